@@ -1,0 +1,270 @@
+"""AsgiFastStream: a FastStream application that is an ASGI application too."""
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Unpack
+
+import faststream
+from faststream.asgi import HttpHandler as UpstreamHandler
+from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+from faststream.exceptions import StartupValidationError
+from typing_extensions import Self
+
+from ._compat import EMPTY, Broker, share_state
+from .asyncapi import AsyncAPIRoute
+from .handlers import HttpHandler
+from .hosting import EndpointKeywords, HostKeywords, docs_for, endpoints_for, split_keywords
+from .lifespan import BrokerLifespan, serve_lifespan
+from .responses import AsgiResponse
+from .routing import Endpoint, Routes
+from .server import make_server
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fast_depends import Provider
+    from faststream import ContextRepo
+
+    from ._compat import AnyCallable, Lifespan, LoggerProto, SerializerProto, SettingField, SpecificationFactory
+
+AsgiRoute = tuple[str, ASGIApp]
+
+_LOGGER = logging.getLogger("faststream")
+# FastStream's own handlers are welcome too: one import that was not changed must not lose its injection.
+_HANDLERS = (HttpHandler, UpstreamHandler)
+_NOT_FOUND = AsgiResponse(b"Not Found", 404)
+
+
+class FastStream(faststream.FastStream):
+    """FastStream's application, whose `as_asgi()` loses nothing."""
+
+    def as_asgi(  # type: ignore[override]  # ours, with more keywords
+        self,
+        asgi_routes: Sequence[AsgiRoute] = (),
+        asyncapi_path: str | AsyncAPIRoute | None = None,
+        **keywords: Unpack[HostKeywords],
+    ) -> "AsgiFastStream":
+        """Return this application as an ASGI application.
+
+        Args:
+            asgi_routes: Paths with the ASGI apps that answer them.
+            asyncapi_path: The path of the AsyncAPI docs.
+            keywords: See `HostKeywords`.
+
+        Returns:
+            An app that shares everything with this one, hooks and brokers that are added later included.
+        """
+        return AsgiFastStream.from_app(self, asgi_routes, asyncapi_path, **keywords)
+
+
+class AsgiFastStream(FastStream):
+    """A FastStream application that any ASGI server can run.
+
+    Args:
+        brokers: The brokers.
+        asgi_routes: Paths with the ASGI apps that answer them: an endpoint or handler of this package answers
+            its path, with or without a trailing slash; any other app all paths below its own.
+        logger: The application's logger.
+        provider: The provider of dependencies, with its overrides.
+        serializer: What validates injected values.
+        context: The context that is injected from.
+        lifespan: A context manager around everything else.
+        on_startup: Hooks that run before the brokers start.
+        after_startup: Hooks that run after they have started.
+        on_shutdown: Hooks that run before they stop.
+        after_shutdown: Hooks that run after they have stopped.
+        specification: The AsyncAPI specification: title, version and so on.
+        asyncapi_path: The path of the AsyncAPI docs.
+        keywords: See `HostKeywords`.
+
+    Raises:
+        SetupError: Two routes have one path, or keywords cannot work together.
+        TypeError: A keyword is unknown.
+    """
+
+    def __init__(
+        self,
+        *brokers: Broker,
+        asgi_routes: Sequence[AsgiRoute] = (),
+        logger: "LoggerProto | None" = _LOGGER,
+        provider: "Provider | None" = None,
+        serializer: "SerializerProto | None" = EMPTY,
+        context: "ContextRepo | None" = None,
+        lifespan: "Lifespan | None" = None,
+        on_startup: Sequence["AnyCallable"] = (),
+        after_startup: Sequence["AnyCallable"] = (),
+        on_shutdown: Sequence["AnyCallable"] = (),
+        after_shutdown: Sequence["AnyCallable"] = (),
+        specification: "SpecificationFactory | None" = None,
+        asyncapi_path: str | AsyncAPIRoute | None = None,
+        **keywords: Unpack[HostKeywords],
+    ) -> None:
+        super().__init__(
+            *brokers,
+            logger=logger,
+            provider=provider,
+            serializer=serializer,
+            context=context,
+            lifespan=lifespan,
+            on_startup=on_startup,
+            after_startup=after_startup,
+            on_shutdown=on_shutdown,
+            after_shutdown=after_shutdown,
+            specification=specification,
+        )
+        lifespan_keywords, endpoint_keywords = split_keywords(keywords)
+        self.broker_lifespan = BrokerLifespan(self, **lifespan_keywords)
+        self._routes = Routes()
+        self._server: uvicorn.Server | None = None
+        self._served = False
+        self._options: Mapping[str, SettingField] = {}
+        self._failure: Exception | None = None
+        self._serve(asgi_routes, asyncapi_path, endpoint_keywords)
+
+    @classmethod
+    def from_app(
+        cls,
+        app: faststream.FastStream,
+        asgi_routes: Sequence[AsgiRoute] = (),
+        asyncapi_path: str | AsyncAPIRoute | None = None,
+        **keywords: Unpack[HostKeywords],
+    ) -> Self:
+        """Return an ASGI application that shares everything with a FastStream application.
+
+        Args:
+            app: The application; stopping it stops the server of the new one.
+            asgi_routes: Paths with the ASGI apps that answer them.
+            asyncapi_path: The path of the AsyncAPI docs.
+            keywords: See `HostKeywords`.
+        """
+        lifespan_keywords, endpoint_keywords = split_keywords(keywords)
+        asgi = cls(logger=app.logger, **lifespan_keywords)
+        share_state(app, asgi)
+        asgi._serve(asgi_routes, asyncapi_path, endpoint_keywords)
+        exit_original = app.exit
+
+        def exit_both() -> None:
+            exit_original()
+            asgi.exit()
+
+        app.exit = exit_both  # type: ignore[method-assign]  # FastStream's own class knows nothing of servers
+        return asgi
+
+    def _serve(
+        self,
+        asgi_routes: Sequence[AsgiRoute],
+        asyncapi_path: str | AsyncAPIRoute | None,
+        keywords: EndpointKeywords,
+    ) -> None:
+        for path, app in (*asgi_routes, *endpoints_for(self.broker_lifespan, keywords)):
+            self.mount(path, app)
+        if asyncapi_path:
+            for path, app in docs_for(asyncapi_path, self):
+                # Not in the schema: the docs do not document themselves.
+                self._routes.add(path, app, exact=isinstance(app, Endpoint))
+
+    @property
+    def routes(self) -> list[AsgiRoute]:
+        """The routes: paths with the apps that answer them."""
+        return list(self._routes)
+
+    def mount(self, path: str, route: ASGIApp) -> None:
+        """Add a route.
+
+        Args:
+            path: The path, which starts with a slash.
+            route: The app: an endpoint or handler of this package answers this path, any other app all paths
+                below it too.
+
+        Raises:
+            SetupError: The path does not start with a slash, or it is taken.
+        """
+        handler = isinstance(route, _HANDLERS)
+        self._routes.add(path, route, exact=handler or isinstance(route, Endpoint))
+        if handler or isinstance(route, Endpoint):
+            self.schema.add_http_route(path, route)  # type: ignore[arg-type]  # it reads what an Endpoint has
+        if isinstance(route, _HANDLERS):
+            route.update_fd_config(self.config)
+            route.set_logger(self.logger)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.lifespan(scope, receive, send)
+            return
+        app, scope = self._routes.find(scope) or (_NOT_FOUND, scope)
+        await app(scope, receive, send)
+
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the ASGI signature)
+        """Answer the server's lifespan messages: start and stop the brokers, with all hooks."""
+        self._served = True
+        try:
+            self._failure = await serve_lifespan(self.start_lifespan_context(), receive, send)
+        finally:
+            self._served = False
+
+    @asynccontextmanager
+    async def start_lifespan_context(
+        self,
+        run_extra_options: "Mapping[str, SettingField] | None" = None,
+    ) -> AsyncIterator[None]:
+        """Run the application, without a server, for the time of an `async with` block.
+
+        Args:
+            run_extra_options: Options for the lifespan and the `on_startup` hooks.
+        """
+        await self.broker_lifespan.enter(host=self, options=run_extra_options or self._options)
+        try:
+            yield
+        finally:
+            await self.broker_lifespan.leave()
+
+    async def start(self, **run_extra_options: "SettingField") -> None:
+        """Run the startup hooks and start the brokers.
+
+        Args:
+            run_extra_options: Options for the `on_startup` hooks.
+        """
+        await self.broker_lifespan.enter(host=self, options=run_extra_options, hooks_only=True)
+
+    async def stop(self) -> None:
+        """Run the shutdown hooks and stop the brokers; once more does nothing."""
+        await self.broker_lifespan.leave()
+
+    async def run(
+        self,
+        log_level: int = logging.INFO,
+        run_extra_options: "dict[str, SettingField] | None" = None,
+        sleep_time: float = 0.1,  # noqa: ARG002 (FastStream's signature; a server needs no polling)
+    ) -> None:
+        """Serve the application with uvicorn until it is told to stop.
+
+        Args:
+            log_level: The level of uvicorn's logging.
+            run_extra_options: uvicorn settings by name, and options for the lifespan and the startup hooks.
+            sleep_time: Not used.
+
+        Raises:
+            ImportError: uvicorn is not installed.
+            StartupValidationError: A startup hook asks for an option that is missing.
+        """
+        self._options = run_extra_options or {}
+        self._failure = None
+        self._server = make_server(self, log_level, dict(self._options))
+        try:
+            await self._server.serve()
+        except SystemExit:
+            # FastStream's command line knows how to show this one.
+            if isinstance(self._failure, StartupValidationError):
+                raise self._failure from None
+            raise
+        finally:
+            self._server = None
+
+    def exit(self) -> None:
+        """Stop the server that runs this application: `run()`, or a single uvicorn or granian outside."""
+        super().exit()
+        if self._server is not None:
+            self._server.should_exit = True
+        elif self._served and signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            signal.raise_signal(signal.SIGINT)

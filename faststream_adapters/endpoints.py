@@ -1,0 +1,324 @@
+"""The probes: endpoints that say whether the brokers, and the process around them, are well."""
+
+import asyncio
+import json
+import logging
+from typing import Any, TypedDict, Unpack
+
+from faststream import FastStream
+from faststream.asgi.types import Receive, Scope, Send
+from faststream.exceptions import SetupError
+
+from ._compat import Broker, BrokerUsecase
+from .brokers import Code
+from .health import Result
+from .lifespan import BrokerLifespan, State
+from .responses import AsgiResponse
+from .routing import Endpoint, Tags
+from .supervision import BrokerRun, run_of
+
+logger = logging.getLogger("faststream.adapters")
+
+ProbeTarget = Broker | FastStream | BrokerLifespan
+
+PROBE_TIMEOUT = 0.9
+"""Seconds: below the second that the kubelet waits by default."""
+
+_STATE_CODES: dict[State, Code] = {
+    "stopped": "not_started",
+    "starting": "not_started",
+    "draining": "draining",
+    "failed": "error",
+}
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+class _Target:
+    """What a probe asks: brokers, and the lifespans that run them."""
+
+    def __init__(self, targets: tuple[ProbeTarget, ...]) -> None:
+        self._lifespan: BrokerLifespan | None = None
+        self._app: FastStream | None = None
+        self._brokers: list[Broker] = []
+        if len(targets) == 1 and isinstance(targets[0], BrokerLifespan):
+            self._lifespan = targets[0]
+        elif len(targets) == 1 and isinstance(targets[0], FastStream):
+            # An AsgiFastStream brings its lifespan; FastStream's own app may be run by any.
+            self._lifespan = getattr(targets[0], "broker_lifespan", None)
+            self._app = targets[0]
+        elif targets and all(isinstance(target, BrokerUsecase) for target in targets):
+            self._brokers = [target for target in targets if isinstance(target, BrokerUsecase)]
+        else:
+            kinds = ", ".join(type(target).__name__ for target in targets) or "nothing"
+            msg = f"Pass one or more brokers, or one FastStream app, or one BrokerLifespan, not {kinds}."
+            raise SetupError(msg)
+
+    @property
+    def runs(self) -> list[BrokerRun]:
+        app = self._lifespan or self._app
+        return [run_of(broker) for broker in (self._brokers if app is None else app.brokers)]
+
+    @property
+    def lifespans(self) -> list[BrokerLifespan]:
+        if self._lifespan is not None:
+            return [self._lifespan]
+        return [lifespan for run in self.runs for lifespan in run.holders]
+
+    @property
+    def never_ran(self) -> bool:
+        return self._lifespan is not None and not self._lifespan.was_entered
+
+
+class ProbeKeywords(TypedDict, total=False):
+    """The keywords of every `make_*_asgi` probe.
+
+    Args:
+        ok_status: The HTTP status for "healthy"; 204, or 200 with details.
+        fail_status: The HTTP status for "not healthy"; 503, for a ping 500.
+        timeout: Seconds after which the answer is given, whatever it is by then; 0.9 when not given.
+        ttl: Seconds for which a broker's answer is used again; 0 when not given.
+        details: Whether the answer lists brokers and subscribers, as `application/health+json`.
+        include_in_schema: Whether the AsyncAPI document lists the route.
+        description: The description in that document.
+        tags: The tags in that document.
+        unique_id: The operation id in that document.
+    """
+
+    ok_status: int | None
+    fail_status: int | None
+    timeout: float | None
+    ttl: float
+    details: bool
+    include_in_schema: bool
+    description: str | None
+    tags: Tags | None
+    unique_id: str | None
+
+
+class _Probe(Endpoint):
+    """An endpoint that answers with one of two statuses."""
+
+    name: str
+    description: str
+    default_fail_status = 503
+
+    def __init__(
+        self,
+        targets: tuple[ProbeTarget, ...],
+        *,
+        ok_status: int | None = None,
+        fail_status: int | None = None,
+        timeout: float | None = None,
+        ttl: float = 0.0,
+        details: bool = False,
+        description: str | None = None,
+        **schema: Any,
+    ) -> None:
+        super().__init__(description=description or type(self).description, **schema)
+        self._target = _Target(targets)
+        self._timeout = PROBE_TIMEOUT if timeout is None else timeout
+        self._ttl = ttl
+        if not self._timeout > 0 or not ttl >= 0:
+            msg = "timeout must be a number of seconds above 0, and ttl one that is not negative."
+            raise SetupError(msg)
+        self._details = details
+        self._ok_status = ok_status or (200 if details else 204)
+        self._fail_status = fail_status or self.default_fail_status
+        self._ok = AsgiResponse(b"", self._ok_status, _NO_STORE)
+        self._fail = AsgiResponse(b"", self._fail_status, _NO_STORE)
+        self._warned = False
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> AsgiResponse:  # noqa: ARG002 (any request)
+        """Examine the target; with `details`, tell what was found."""
+        if self._target.never_ran:
+            self._warn()
+            code: Code | None = "not_started"
+            results: dict[BrokerRun, Result] = {}
+        else:
+            code, results = await self.examine()
+        if self._details:
+            return self._report(code, results)
+        return self._ok if code is None else self._fail
+
+    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
+        """Return why the target is not healthy, or None, and what each broker that was asked answered."""
+        raise NotImplementedError
+
+    async def _ask(self) -> dict[BrokerRun, Result]:
+        runs = self._target.runs
+        if len(runs) == 1:
+            return {runs[0]: await runs[0].round_trips.ask(self._timeout, self._ttl)}
+        results = await asyncio.gather(*(run.round_trips.ask(self._timeout, self._ttl) for run in runs))
+        return dict(zip(runs, results, strict=True))
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "The %s endpoint was asked, but its lifespan never ran, so no broker was started. "
+                "A server runs only the outermost application's lifespan: enter this one there.",
+                self.name,
+            )
+
+    def _report(self, code: Code | None, results: dict[BrokerRun, Result]) -> AsgiResponse:
+        now = asyncio.get_running_loop().time()
+        checks: dict[str, list[dict[str, Any]]] = {}
+        for run in self._target.runs:
+            entries = checks.setdefault(type(run.broker).__name__, [])
+            entry: dict[str, Any] = {"componentType": "broker"}
+            if (result := results.get(run)) is not None:
+                optional = run.settings is not None and run.settings.optional
+                failed = "warn" if optional else "fail"
+                entry |= {
+                    "status": "pass" if result.ok else failed,
+                    "code": result.code,
+                    "observedValue": round(result.seconds * 1000, 3),
+                    "observedUnit": "ms",
+                    "age": round(max(now - result.at, 0.0), 3),
+                }
+            entries.append(entry)
+            entries.extend(
+                {
+                    "componentType": "subscriber",
+                    "componentId": name,
+                    "status": "pass" if consumer == "ok" else "warn",
+                    "code": consumer,
+                }
+                for name, consumer in run.driver.consumers()
+            )
+        statuses = {entry.get("status") for entries in checks.values() for entry in entries}
+        ok = "warn" if "warn" in statuses else "pass"
+        body = {
+            "status": ok if code is None else "fail",
+            "code": code or "ok",
+            "state": sorted({lifespan.state for lifespan in self._target.lifespans}),
+            "checks": checks,
+        }
+        return AsgiResponse(
+            json.dumps(body).encode(),
+            self._ok_status if code is None else self._fail_status,
+            {"Content-Type": "application/health+json", **_NO_STORE},
+        )
+
+
+class _Ping(_Probe):
+    name = "ping"
+    description = "Whether the brokers answer."
+    default_fail_status = 500
+
+    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
+        results = await self._ask()
+        return _first_fault(results), results
+
+
+class _Liveness(_Probe):
+    name = "liveness"
+    description = "Whether the process can go on by itself."
+
+    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
+        if any(lifespan.state == "failed" for lifespan in self._target.lifespans):
+            return "error", {}
+        for run in self._target.runs:
+            if run.settings is not None and not run.settings.supervise and run.driver.gave_up:
+                return "closed", {}
+        return None, {}
+
+
+class _Readiness(_Probe):
+    name = "readiness"
+    description = "Whether messages can be consumed and published now."
+
+    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
+        for lifespan in self._target.lifespans:
+            if lifespan.state != "running":
+                return _STATE_CODES[lifespan.state], {}
+        results = await self._ask()
+        needed = {
+            run: result
+            for run, result in results.items()
+            if run.settings is None or not run.settings.optional
+        }
+        return _first_fault(needed), results
+
+
+class _Startup(_Probe):
+    name = "startup"
+    description = "Whether the start is over."
+
+    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
+        started = all(lifespan.was_running for lifespan in self._target.lifespans)
+        return None if started else "not_started", {}
+
+
+def _first_fault(results: dict[BrokerRun, Result]) -> Code | None:
+    return next((result.code for result in results.values() if not result.ok), None)
+
+
+def make_ping_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> Endpoint:
+    """Make an endpoint that asks every broker for a sign of life.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
+        options: See `ProbeKeywords`.
+
+    Returns:
+        An ASGI app: 204 when all answer, else 500.
+
+    Raises:
+        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+    """
+    return _Ping(targets, **options)
+
+
+def make_liveness_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> Endpoint:
+    """Make an endpoint that says whether the process can go on by itself; it never asks a broker.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
+        options: See `ProbeKeywords`.
+
+    Returns:
+        An ASGI app: 503 when only a restart of the process can help, else 204.
+
+    Raises:
+        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+
+    Source: Kubernetes documentation, "Liveness, Readiness, and Startup Probes".
+    """
+    return _Liveness(targets, **options)
+
+
+def make_readiness_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> Endpoint:
+    """Make an endpoint that says whether messages can be consumed and published now.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
+        options: See `ProbeKeywords`.
+
+    Returns:
+        An ASGI app: 204 when running and every broker that is not optional answers, else 503.
+
+    Raises:
+        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+
+    Source: Kubernetes documentation, "Liveness, Readiness, and Startup Probes".
+    """
+    return _Readiness(targets, **options)
+
+
+def make_startup_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> Endpoint:
+    """Make an endpoint that says whether the start is over; once it is, it stays so.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
+        options: See `ProbeKeywords`.
+
+    Returns:
+        An ASGI app: 503 until the lifespan has been running for the first time, then 204.
+
+    Raises:
+        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+
+    Source: Kubernetes documentation, "Liveness, Readiness, and Startup Probes".
+    """
+    return _Startup(targets, **options)

@@ -1,0 +1,136 @@
+"""From targets and keywords to one lifespan and the endpoints of a host; every adapter translates these."""
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from faststream import FastStream
+from faststream.asgi.types import ASGIApp
+from faststream.exceptions import SetupError
+
+from ._compat import Broker
+from .asyncapi import AsyncAPIRoute
+from .endpoints import (
+    PROBE_TIMEOUT,
+    make_liveness_asgi,
+    make_ping_asgi,
+    make_readiness_asgi,
+    make_startup_asgi,
+)
+from .lifespan import BrokerLifespan, LifespanKeywords
+from .metrics import make_metrics_asgi
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+
+class EndpointKeywords(TypedDict, total=False):
+    """Which endpoints a host serves, and how.
+
+    Args:
+        ping_path: The path of a ping; off when not given, as are all paths.
+        liveness_path: The path of the liveness probe.
+        readiness_path: The path of the readiness probe.
+        startup_path: The path of the startup probe.
+        metrics_path: The path of the Prometheus metrics.
+        probe_timeout: Seconds after which a probe answers, whatever the answer is by then; 0.9.
+        probe_ttl: Seconds for which a broker's answer is used again; 0.
+        probe_details: Whether probes list brokers and subscribers.
+        metrics_registry: The Prometheus registry; prometheus_client's default one when not given.
+    """
+
+    ping_path: str | None
+    liveness_path: str | None
+    readiness_path: str | None
+    startup_path: str | None
+    metrics_path: str | None
+    probe_timeout: float
+    probe_ttl: float
+    probe_details: bool
+    metrics_registry: "CollectorRegistry | None"
+
+
+class HostKeywords(LifespanKeywords, EndpointKeywords, total=False):
+    """The keywords that every host takes: those of the lifespan and those of the endpoints."""
+
+
+_PROBES = {
+    "ping_path": make_ping_asgi,
+    "liveness_path": make_liveness_asgi,
+    "readiness_path": make_readiness_asgi,
+    "startup_path": make_startup_asgi,
+}
+
+
+def lifespan_for(
+    targets: tuple[Broker | FastStream | BrokerLifespan, ...],
+    keywords: LifespanKeywords,
+) -> BrokerLifespan:
+    """Return the lifespan that runs these targets.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
+        keywords: The lifespan's keywords; a BrokerLifespan has brought its own.
+
+    Raises:
+        SetupError: The targets or the keywords cannot work together.
+    """
+    if len(targets) == 1 and isinstance(targets[0], BrokerLifespan):
+        if keywords:
+            msg = f"{', '.join(keywords)}: give these to the BrokerLifespan itself, it brings its own keywords."
+            raise SetupError(msg)
+        return targets[0]
+    return BrokerLifespan(*targets, **keywords)  # type: ignore[arg-type]  # it says what it takes
+
+
+def split_keywords(keywords: HostKeywords) -> tuple[LifespanKeywords, EndpointKeywords]:
+    """Return the lifespan's keywords and the endpoints'.
+
+    Raises:
+        TypeError: A keyword is unknown.
+    """
+    lifespan: dict[str, Any] = {}
+    endpoints: dict[str, Any] = {}
+    for name, value in keywords.items():
+        if name in LifespanKeywords.__annotations__:
+            lifespan[name] = value
+        elif name in EndpointKeywords.__annotations__:
+            endpoints[name] = value
+        else:
+            known = ", ".join(sorted(HostKeywords.__annotations__))
+            msg = f"Unknown keyword {name!r}. Known are: {known}."
+            raise TypeError(msg)
+    return LifespanKeywords(**lifespan), EndpointKeywords(**endpoints)  # type: ignore[typeddict-item]  # checked above
+
+
+def endpoints_for(lifespan: BrokerLifespan, keywords: EndpointKeywords) -> list[tuple[str, ASGIApp]]:
+    """Return the endpoints with their paths.
+
+    Args:
+        lifespan: Whose brokers the probes are about.
+        keywords: Which endpoints, and how.
+    """
+    routes: list[tuple[str, ASGIApp]] = []
+    for name, make in _PROBES.items():
+        if path := keywords.get(name):
+            probe = make(
+                lifespan,
+                timeout=keywords.get("probe_timeout", PROBE_TIMEOUT),
+                ttl=keywords.get("probe_ttl", 0.0),
+                details=keywords.get("probe_details", False),
+            )
+            routes.append((str(path), probe))
+    if metrics_path := keywords.get("metrics_path"):
+        routes.append((metrics_path, make_metrics_asgi(keywords.get("metrics_registry"))))
+    return routes
+
+
+def docs_for(route: str | AsyncAPIRoute, target: Any) -> list[tuple[str, ASGIApp]]:
+    """Return the AsyncAPI docs and the document beside them, with their paths.
+
+    Args:
+        route: The path of the docs, or all about them.
+        target: What `make_asyncapi_asgi` takes.
+    """
+    route = AsyncAPIRoute.ensure_route(route)
+    docs = route(target)
+    beside = {route.asyncapi_json_path: docs.json, route.asyncapi_yaml_path: docs.yaml}
+    return [(route.path, docs), *((path, endpoint) for path, endpoint in beside.items() if path)]

@@ -1,0 +1,411 @@
+"""BrokerLifespan: the only place where brokers start, drain and stop."""
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from faststream import FastStream
+from faststream.asgi.types import Receive, Send
+from faststream.exceptions import SetupError, StartupValidationError
+
+from ._compat import (
+    Broker,
+    BrokerUsecase,
+    after_shutdown,
+    after_startup,
+    on_shutdown,
+    on_startup,
+)
+from .redaction import redacted_traceback
+from .signals import DrainSignals
+from .supervision import BrokerRun, Settings, end, run_of
+
+if TYPE_CHECKING:
+    from ._compat import SettingField
+
+logger = logging.getLogger("faststream.adapters")
+
+State = Literal["stopped", "starting", "running", "draining", "failed"]
+
+_STRICT_TIMEOUT = 20.0
+_KILLED_AFTER = 30.0
+"""Seconds that Kubernetes and gunicorn give a process to stop, unless told otherwise."""
+
+
+class BrokerStartError(RuntimeError):
+    """A broker could not be started; the cause is what the client raised."""
+
+
+class LifespanKeywords(TypedDict, total=False):
+    """The keywords of `BrokerLifespan`, for functions that pass them on."""
+
+    startup: Literal["strict", "background"]
+    startup_timeout: float | None
+    consume: bool
+    optional: Iterable[Broker]
+    supervise: bool
+    drain_delay: float
+    shutdown_timeout: float
+    on_state_change: Callable[[State, State], object] | None
+
+
+class BrokerLifespan:
+    """Ties the life of brokers to a block of code or to a host application.
+
+    An async context manager; called with the host application it gives one, so that it can be handed over as
+    a framework's `lifespan`. It can be entered again after it has ended, also in another event loop; entered
+    twice at once it starts the brokers once. Two lifespans may share a broker.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, whose hooks, lifespan and context then run too.
+        startup: `"strict"`: wait for every broker, and fail the host's start if one fails. `"background"`: let
+            the host start at once and go on connecting; it is not ready until the brokers are up.
+        startup_timeout: Seconds after which the start has failed; 20 when strict, no limit in the background.
+        consume: Whether subscribers are started; without them the brokers can only publish.
+        optional: Brokers whose loss fails neither the start nor readiness.
+        supervise: Whether clients are kept from giving up, and brokers that are lost for good are restarted.
+        drain_delay: Seconds between "not ready" and the start of the shutdown.
+        shutdown_timeout: Seconds for draining and stopping everything.
+        on_state_change: Called with the old and the new state.
+
+    Raises:
+        SetupError: The arguments cannot work together.
+    """
+
+    def __init__(
+        self,
+        *targets: Broker | FastStream,
+        startup: Literal["strict", "background"] = "strict",
+        startup_timeout: float | None = None,
+        consume: bool = True,
+        optional: Iterable[Broker] = (),
+        supervise: bool = True,
+        drain_delay: float = 0.0,
+        shutdown_timeout: float = 20.0,
+        on_state_change: Callable[[State, State], object] | None = None,
+    ) -> None:
+        self.app, self._brokers = _split(targets)
+        self.optional = tuple(optional)
+        self.startup = startup
+        if startup_timeout is None:
+            startup_timeout = _STRICT_TIMEOUT if startup == "strict" else math.inf
+        self.startup_timeout = startup_timeout
+        self.consume = consume
+        self.supervise = supervise
+        self.drain_delay = drain_delay
+        self.shutdown_timeout = shutdown_timeout
+        self.on_state_change = on_state_change
+        self._check()
+        self.was_running = False
+        """Whether the state was ever `running`."""
+        self.was_entered = False
+        """Whether the lifespan was ever entered."""
+        self._state: State = "stopped"
+        self._entered = 0
+        self._ready: asyncio.Future[BaseException | None] | None = None
+        self._background: asyncio.Task[None] | None = None
+        self._runs: list[BrokerRun] = []
+        self._resources = AsyncExitStack()
+        self._signals = DrainSignals(drain_delay, self._begin_drain)
+
+    def _check(self) -> None:
+        if self.startup not in {"strict", "background"}:
+            msg = f'startup must be "strict" or "background", not {self.startup!r}.'
+            raise SetupError(msg)
+        for name in ("startup_timeout", "drain_delay", "shutdown_timeout"):
+            seconds = getattr(self, name)
+            if not seconds >= 0:
+                msg = f"{name} must be a number of seconds that is not negative, not {seconds!r}."
+                raise SetupError(msg)
+        if self.on_state_change is not None and inspect.iscoroutinefunction(self.on_state_change):
+            msg = "on_state_change must be a plain function: it is called, not awaited."
+            raise SetupError(msg)
+        if self.app is None:
+            self._check_optional()
+
+    def _check_optional(self) -> None:
+        for broker in self.optional:
+            if broker not in self.brokers:
+                msg = "optional names a broker that this lifespan does not run: pass it as a target too."
+                raise SetupError(msg)
+
+    @property
+    def state(self) -> State:
+        """`stopped`, `starting`, `running`, `draining` or `failed`."""
+        return self._state
+
+    @property
+    def brokers(self) -> tuple[Broker, ...]:
+        """The brokers, those included that were added to the app later."""
+        return self._brokers if self.app is None else tuple(self.app.brokers)
+
+    def __call__(self, host: object = None) -> AbstractAsyncContextManager[None]:
+        """Return a context manager for one run in this host application."""
+        return self._in_host(host)
+
+    @asynccontextmanager
+    async def _in_host(self, host: object) -> AsyncIterator[None]:
+        await self.enter(host=host)
+        try:
+            yield
+        finally:
+            await self.leave()
+
+    async def __aenter__(self) -> None:
+        await self.enter()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.leave()
+
+    async def enter(
+        self,
+        *,
+        host: object = None,
+        options: Mapping[str, "SettingField"] | None = None,
+        hooks_only: bool = False,
+    ) -> None:
+        """Start, or join a start that has begun.
+
+        Args:
+            host: The application around the brokers.
+            options: Options for a FastStream app's lifespan and `on_startup` hooks.
+            hooks_only: Leave out the FastStream app's lifespan, which the caller runs himself.
+
+        Raises:
+            BrokerStartError: A broker could not be started in time.
+        """
+        self._entered += 1
+        try:
+            if self._entered == 1:
+                self._ready = asyncio.get_running_loop().create_future()
+                await self._start(host, options or {}, hooks_only=hooks_only)
+            elif self._ready is not None and (error := await asyncio.shield(self._ready)) is not None:
+                msg = "The start that this one has joined did not succeed."
+                raise BrokerStartError(msg) from error
+        except BaseException:
+            self._entered -= 1
+            raise
+
+    async def leave(self) -> None:
+        """Stop, when everybody who entered has left; once more does nothing."""
+        if self._entered == 0:
+            return
+        self._entered -= 1
+        if self._entered == 0:
+            await self._stop()
+
+    async def _start(
+        self,
+        host: object,
+        options: Mapping[str, "SettingField"],
+        *,
+        hooks_only: bool,
+    ) -> None:
+        self.was_entered = True
+        self._set_state("starting")
+        if self.drain_delay + self.shutdown_timeout >= _KILLED_AFTER:
+            logger.warning(
+                "drain_delay + shutdown_timeout is %g s, but Kubernetes and gunicorn kill after %g s by default: "
+                "raise their limit (terminationGracePeriodSeconds, --graceful-timeout) above it.",
+                self.drain_delay + self.shutdown_timeout,
+                _KILLED_AFTER,
+            )
+        ready = self._ready
+        try:
+            if self.app is not None:
+                if not hooks_only:
+                    await self._resources.enter_async_context(self.app.lifespan_context(**options))
+                await on_startup(self.app, options)
+            self._check_optional()
+            self._acquire(host)
+            if self.startup == "background":
+                self._background = asyncio.create_task(self._go_up_later())
+            else:
+                await self._go_up()
+            if self.drain_delay:
+                self._signals.install()
+        except BaseException as error:
+            # A start that was cancelled has not failed: somebody did not want it any more.
+            self._set_state("failed" if isinstance(error, Exception) else "stopped")
+            try:
+                await self._release(0.0)
+            finally:
+                await self._leave_resources()
+            if ready is not None:
+                ready.set_result(error)
+            raise
+        if ready is not None:
+            ready.set_result(None)
+
+    def _acquire(self, host: object) -> None:
+        for broker in self.brokers:
+            run = run_of(broker)
+            optional = broker in self.optional
+            settings = Settings(
+                retry=optional or self.startup == "background",
+                consume=self.consume,
+                supervise=self.supervise,
+                optional=optional,
+            )
+            run.acquire(self, settings, host)
+            self._runs.append(run)
+
+    async def _go_up(self) -> None:
+        """Wait for the brokers and run the hooks that follow; the state is `running` then."""
+        seconds = self.startup_timeout
+        deadline = None if seconds == math.inf else asyncio.get_running_loop().time() + seconds
+        for run in self._runs:
+            if run.broker in self.optional:
+                continue
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await run.wait_up()
+            except Exception as error:
+                late = isinstance(error, TimeoutError) and run.error is None
+                # Only a client whose start has ended tells what it was waiting for.
+                await self._release(0.0)
+                within = f" within {seconds:g} s" if late else ""
+                msg = f"{run.driver.name} could not be started{within}: {run.why}."
+                raise BrokerStartError(msg) from error
+        if self.app is not None:
+            await after_startup(self.app)
+        if self._state == "starting":
+            self._set_state("running")
+
+    async def _go_up_later(self) -> None:
+        try:
+            await self._go_up()
+        except Exception as error:  # noqa: BLE001 (nobody waits for it: the log and the state have to tell)
+            logger.error("The start in the background failed.\n%s", redacted_traceback(error))  # noqa: TRY400 (redacted)
+            self._set_state("failed")
+            await self._release(0.0)
+
+    def _begin_drain(self) -> None:
+        if self._state in {"starting", "running"}:
+            self._set_state("draining")
+
+    async def _stop(self) -> None:
+        loop = asyncio.get_running_loop()
+        delayed = self._state in {"draining", "failed"}
+        failed = self._state == "failed"
+        self._begin_drain()
+        errors: list[BaseException] = []
+        try:
+            if self._background is not None:
+                await end(self._background)
+            if self.drain_delay and not delayed:
+                await asyncio.sleep(self.drain_delay)
+            deadline = loop.time() + self.shutdown_timeout
+            # Handlers that use up all their time leave some to the hooks that close what they used.
+            reserve = min(1.0, self.shutdown_timeout / 10)
+            if self.app is not None and not failed:
+                await _collect(errors, on_shutdown(self.app), deadline)
+            await self._release(deadline - reserve)
+            if self.app is not None and not failed:
+                await _collect(errors, after_shutdown(self.app), deadline)
+        finally:
+            self._background = None
+            try:
+                # Nothing is left here after a good stop; after a cancelled one this is what ends it.
+                await self._release(0.0)
+            finally:
+                await self._leave_resources()
+                self._set_state("stopped")
+        if errors:
+            raise errors[0]
+
+    async def _release(self, deadline: float) -> None:
+        """Stop the brokers that nobody else needs, together, whatever becomes of one of them."""
+        runs, self._runs = self._runs, []
+        results = await asyncio.gather(
+            *(run.release(self, deadline) for run in runs),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _leave_resources(self) -> None:
+        self._signals.restore()
+        resources, self._resources = self._resources, AsyncExitStack()
+        await resources.aclose()
+
+    def _set_state(self, new: State) -> None:
+        old, self._state = self._state, new
+        if new == old:
+            return
+        self.was_running = self.was_running or new == "running"
+        logger.info("Brokers: %s -> %s", old, new)
+        if self.on_state_change is not None:
+            try:
+                self.on_state_change(old, new)
+            except Exception as error:  # noqa: BLE001 (an observer's error must not stop what it observes)
+                logger.error("on_state_change raised.\n%s", redacted_traceback(error))  # noqa: TRY400 (redacted)
+
+
+def _split(targets: tuple[Any, ...]) -> tuple[FastStream | None, tuple[Broker, ...]]:
+    """Return the app, if the target is one, or the brokers."""
+    if len(targets) == 1 and isinstance(targets[0], FastStream):
+        return targets[0], ()
+    if targets and all(isinstance(target, BrokerUsecase) for target in targets):
+        if len(set(targets)) == len(targets):
+            return None, targets
+        msg = "A broker is named twice: name each broker once."
+        raise SetupError(msg)
+    kinds = ", ".join(type(target).__name__ for target in targets) or "nothing"
+    msg = f"Pass one or more brokers, or one FastStream app, not {kinds}."
+    raise SetupError(msg)
+
+
+async def _collect(errors: list[BaseException], hooks: Any, deadline: float) -> None:
+    """Run hooks until the deadline; an error waits until everything is stopped."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await hooks
+    except Exception as error:  # noqa: BLE001 (raised in the end)
+        errors.append(error)
+
+
+async def serve_lifespan(
+    context: AbstractAsyncContextManager[None],
+    receive: Receive,
+    send: Send,
+) -> Exception | None:
+    """Answer an ASGI server's lifespan messages by entering and leaving a context.
+
+    Args:
+        context: What lives as long as the server.
+        receive: The ASGI receive callable.
+        send: The ASGI send callable.
+
+    Returns:
+        What went wrong, if anything; the server and the log know of it already.
+
+    Source: ASGI specification, "Lifespan Protocol".
+    """
+    stage = "startup"
+    await receive()
+    try:
+        async with context:
+            await send({"type": "lifespan.startup.complete"})
+            stage = "shutdown"
+            await receive()
+    except Exception as error:  # noqa: BLE001 (the server is told, and ends the process)
+        message = str(error)
+        if not isinstance(error, BrokerStartError | SetupError | StartupValidationError):
+            message = f"The {stage} failed with {type(error).__name__}; the log has the traceback."
+            logger.error("The %s failed.\n%s", stage, redacted_traceback(error))  # noqa: TRY400 (redacted)
+        await send({"type": f"lifespan.{stage}.failed", "message": message})
+        return error
+    await send({"type": "lifespan.shutdown.complete"})
+    return None

@@ -1,0 +1,80 @@
+"""Responses that an endpoint or a handler gives back: each one is an ASGI app itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from faststream.asgi.types import Receive, Scope, Send
+
+from ._compat import json_dumps
+
+_NO_CONTENT_LENGTH = frozenset({204, 304})
+
+
+class AsgiResponse:
+    """A whole HTTP response, kept ready to be sent any number of times.
+
+    Args:
+        body: The body, as it goes over the wire.
+        status_code: The HTTP status.
+        headers: Header names and values; `Content-Length` is added where HTTP allows one.
+    """
+
+    __slots__ = ("body", "raw_headers", "status_code")
+
+    def __init__(
+        self,
+        body: bytes = b"",
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status_code = status_code
+        self.body = body
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in (headers or {}).items()
+        ]
+        if (
+            status_code >= 200
+            and status_code not in _NO_CONTENT_LENGTH
+            and not any(name == b"content-length" for name, _ in self.raw_headers)
+        ):
+            self.raw_headers.append((b"content-length", str(len(body)).encode()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(status_code={self.status_code}, {len(self.body)} bytes)"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the ASGI signature)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+            return
+        # A new list each time: middlewares add their headers to the one they are handed.
+        await send(
+            {"type": "http.response.start", "status": self.status_code, "headers": [*self.raw_headers]},
+        )
+        await send(
+            {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body},
+        )
+
+
+class JSONResponse(AsgiResponse):
+    """A JSON response.
+
+    Args:
+        data: What to serialise; bytes are sent as they are.
+        status_code: The HTTP status.
+        headers: More headers; they win over `Content-Type: application/json`.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        data: Any,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            data if isinstance(data, bytes) else json_dumps(data),
+            status_code,
+            {"Content-Type": "application/json", **(headers or {})},
+        )

@@ -1,0 +1,147 @@
+"""Which app answers a request: endpoints by their exact path, everything else by prefix."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+from faststream.exceptions import SetupError
+from faststream.specification.schema import Tag, TagDict
+
+from .responses import AsgiResponse
+
+Tags = Sequence[Tag | TagDict | dict[str, Any]]
+
+
+def _below(path: str, prefix: str) -> str | None:
+    if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"}:
+        return path[len(prefix) :]
+    return None
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path to route by: below `root_path`, without a trailing slash.
+
+    Servers and frameworks disagree about `path`: some put `root_path` in front of it, some do not, and
+    inside a mount only the part of `root_path` that the mount added may be there.
+
+    Args:
+        scope: An HTTP or websocket scope.
+
+    Returns:
+        A path that starts with a slash and, unless it is the root, does not end with one.
+
+    Source: ASGI specification, "HTTP connection scope", `path` and `root_path`.
+    """
+    path: str = scope["path"]
+    if root := scope.get("root_path", "").rstrip("/"):
+        rest = _below(path, root)
+        if rest is None and (mounted := root.removeprefix(scope.get("app_root_path", ""))) != root:
+            rest = _below(path, mounted)
+        if rest is not None:
+            path = rest
+    return path.removesuffix("/") or "/"
+
+
+class Endpoint:
+    """One URL's behaviour, whatever the URL is: an ASGI app for HTTP that needs no router.
+
+    Methods that are not listed get 405 with `Allow`; a websocket is closed; a lifespan is accepted, so that
+    an endpoint can be served alone.
+
+    Args:
+        methods: The HTTP methods that are answered.
+        include_in_schema: Whether the AsyncAPI document lists the route.
+        description: The description in that document.
+        tags: The tags in that document.
+        unique_id: The operation id in that document.
+    """
+
+    def __init__(
+        self,
+        *,
+        methods: Sequence[str] = ("GET", "HEAD"),
+        include_in_schema: bool = True,
+        description: str | None = None,
+        tags: Tags | None = None,
+        unique_id: str | None = None,
+    ) -> None:
+        self.methods = tuple(methods)
+        self.include_in_schema = include_in_schema
+        self.description = description
+        self.tags = tags
+        self.unique_id = unique_id
+        self._not_allowed = AsgiResponse(b"Method Not Allowed", 405, {"Allow": ", ".join(self.methods)})
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:
+        """Answer one request; its method is one of `methods`."""
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _accept_lifespan(receive, send)
+            return
+        response: ASGIApp = self._not_allowed
+        if scope["type"] == "http" and scope["method"] in self.methods:
+            response = await self.respond(scope, receive, send)
+        await response(scope, receive, send)
+
+
+async def _accept_lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+        if event == "lifespan.shutdown":
+            return
+
+
+class Routes:
+    """A routing table: an `Endpoint` answers its exact path, any other app all paths below its own."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, ASGIApp] = {}
+        self._mounts: dict[str, ASGIApp] = {}
+
+    def __iter__(self) -> "Any":
+        return iter([*self._exact.items(), *self._mounts.items()])
+
+    def add(self, path: str, app: ASGIApp, *, exact: bool) -> None:
+        """Add a route.
+
+        Args:
+            path: The path, which starts with a slash.
+            app: The app that answers.
+            exact: Whether it answers this path only, or everything below it too.
+
+        Raises:
+            SetupError: The path does not start with a slash, or it is taken.
+        """
+        if not path.startswith("/"):
+            msg = f'The path {path!r} must start with "/".'
+            raise SetupError(msg)
+        path = path.rstrip("/") or "/"
+        if path in self._exact or path in self._mounts:
+            msg = f"The path {path!r} is served already: give each route a path of its own."
+            raise SetupError(msg)
+        if exact:
+            self._exact[path] = app
+        else:
+            # The longest prefix is asked first, so that /docs/internal is not swallowed by /docs.
+            self._mounts = dict(
+                sorted([*self._mounts.items(), (path, app)], key=lambda mount: -len(mount[0])),
+            )
+
+    def find(self, scope: Scope) -> tuple[ASGIApp, Scope] | None:
+        """Return the app that answers this HTTP or websocket scope and the scope to call it with."""
+        path = route_path(scope)
+        if (app := self._exact.get(path)) is not None:
+            return app, scope
+        for prefix, mounted in self._mounts.items():
+            below = prefix.rstrip("/")
+            if _below(path, below) is not None:
+                root = scope.get("root_path", "")
+                return mounted, {
+                    **scope,
+                    "root_path": root.rstrip("/") + below,
+                    "app_root_path": scope.get("app_root_path", root),
+                }
+        return None

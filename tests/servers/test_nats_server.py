@@ -1,0 +1,177 @@
+"""The NATS server of the tests does what its methods say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nats as nats_py
+import pytest
+from nats.errors import NoServersError
+
+from tests.servers import ServerError, poll
+from tests.servers.nats import NatsServer
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from tests.conftest import NatsFactory
+
+
+async def connect(
+    server: NatsServer, *, url: str | None = None, reconnected: asyncio.Event | None = None
+) -> Client:
+    """Connect; go on reconnecting for ever if there is an event to set then."""
+
+    async def on_reconnect() -> None:
+        assert reconnected is not None
+        reconnected.set()
+
+    async def on_error(_: Exception) -> None:
+        """Keep nats-py from logging what the tests cause."""
+
+    return await nats_py.connect(
+        url or server.url,
+        # Not allow_reconnect=False: with it a refused connection is left open.
+        max_reconnect_attempts=1 if reconnected is None else -1,
+        reconnect_time_wait=0.02,
+        connect_timeout=2,
+        reconnected_cb=on_reconnect,
+        error_cb=on_error,
+    )
+
+
+async def test_answers(shared_nats: NatsServer) -> None:
+    client = await connect(shared_nats)
+    assert await client.rtt() < 1
+    await client.close()
+
+
+async def test_killed_refuses_and_comes_back_on_its_port(nats: NatsServer) -> None:
+    reconnected = asyncio.Event()
+    client = await connect(nats, reconnected=reconnected)
+    messages = await client.subscribe("subject")
+    port, pid = nats.port, nats.pid
+
+    nats.kill()
+    assert nats.process.returncode == -signal.SIGKILL
+    with pytest.raises(NoServersError):
+        await connect(nats)
+
+    nats.restart()
+    assert nats.port == port
+    assert nats.pid != pid
+    async with asyncio.timeout(5):
+        await reconnected.wait()
+        await client.rtt()
+        await client.publish("subject", b"again")
+        assert (await messages.next_msg()).data == b"again"
+    await client.close()
+
+
+async def test_frozen_is_silent_until_thawed(nats: NatsServer) -> None:
+    client = await connect(nats)
+    nats.freeze()
+    # A round trip that times out or is cancelled ends nats-py's read loop, so it goes on in its own task.
+    rtt = asyncio.create_task(client.rtt())
+    done, _ = await asyncio.wait({rtt}, timeout=0.3)
+    assert not done
+    nats.thaw()
+    assert await rtt >= 0.3
+    await client.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "close", "restart"])
+def test_frozen_can_be_ended(nats_factory: NatsFactory, how: str) -> None:
+    server = nats_factory()
+    process = server.process
+    server.freeze()
+    getattr(server, how)()
+    assert process.returncode is not None
+
+
+async def test_wrong_password_is_refused(nats_factory: NatsFactory) -> None:
+    server = nats_factory(user="user", password="right")
+    assert server.url == f"nats://user:right@127.0.0.1:{server.port}"
+    await (await connect(server)).close()
+    for url in (server.url.replace("right", "wrong"), server.safe_url):
+        with pytest.raises(NoServersError):
+            await connect(server, url=url)
+
+
+async def test_token(nats_factory: NatsFactory) -> None:
+    server = nats_factory(token="token")
+    await (await connect(server)).close()
+    server.token = "changed"
+    server.restart()
+    await (await connect(server)).close()
+    with pytest.raises(NoServersError):
+        await connect(server, url=f"nats://token@127.0.0.1:{server.port}")
+
+
+async def test_jetstream_keeps_its_messages_over_a_restart(nats_js: NatsServer) -> None:
+    client = await connect(nats_js)
+    await client.jetstream().add_stream(name="stream", subjects=["subject"])
+    await client.jetstream().publish("subject", b"kept")
+    await client.close()
+
+    nats_js.restart()
+    client = await connect(nats_js)
+    assert (await client.jetstream().get_msg("stream", 1)).data == b"kept"
+    await client.close()
+
+
+def test_start_error_shows_the_log(nats_factory: NatsFactory) -> None:
+    with pytest.raises(ServerError, match=r"ended with code 1 at its start[\s\S]*no_such_option"):
+        nats_factory(config="no_such_option: 1")
+
+
+def test_extra_config(nats_factory: NatsFactory) -> None:
+    assert nats_factory(config="max_payload: 1KB").running
+
+
+def test_closed_server_cannot_start() -> None:
+    with NatsServer() as server:
+        pass
+    assert not server.running
+    assert not server.directory.exists()
+    with pytest.raises(ServerError, match="closed"):
+        server.start()
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_ends_with_the_interpreter(end: str) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from tests.servers.nats import NatsServer\n"
+        "server = NatsServer()\n"
+        "server.start()\n"
+        "server.freeze()\n"
+        "print(server.port, server.directory, flush=True)\n"
+        f"{end}\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert result.stderr == ""
+    port, directory = result.stdout.split()
+    assert poll(lambda: refuses(int(port)) and not Path(directory).parent.exists(), 5)
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
