@@ -326,11 +326,12 @@ class BrokerLifespan:
 
     async def _release(self, deadline: float) -> None:
         """Stop the brokers that nobody else needs, together, whatever becomes of one of them."""
-        runs, self._runs = self._runs, []
-        results = await asyncio.gather(
-            *(run.release(self, deadline) for run in runs),
-            return_exceptions=True,
-        )
+        releases = [run.release(self, deadline) for run in self._runs]
+        try:
+            results = await asyncio.gather(*releases, return_exceptions=True)
+        finally:
+            # A release that was cancelled before its first step has not happened.
+            self._runs = [run for run in self._runs if self in run.holders]
         for result in results:
             if isinstance(result, BaseException):
                 raise result

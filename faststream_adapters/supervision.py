@@ -146,6 +146,8 @@ class BrokerRun:
             holder: Who needed the broker.
             deadline: Until when handlers may finish, on the event loop's clock.
         """
+        if holder not in self.holders:
+            return
         self.holders.remove(holder)
         if self.holders:
             return

@@ -52,9 +52,12 @@ class NatsDriver(Driver):
 
     @property
     def gave_up(self) -> bool:
-        # After a rejected login on reconnect the client is none of these, for ever.
         client = self.client
-        return client is not None and not (client.is_connected or client.is_reconnecting or client.is_connecting)
+        if client is None or client.is_connected or client.is_reconnecting:
+            return False
+        # A login that is rejected on reconnect ends the task that reconnects, and leaves the client "connecting".
+        task = client._reconnection_task  # noqa: SLF001 (nats-py has no public way)
+        return not client.is_connecting or (task is not None and task.done())
 
     def epoch(self) -> object:
         client = self.client
@@ -151,6 +154,9 @@ async def _close(client: Client) -> None:
     with suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await client.close()
+    # A close() that was interrupted counts as done, and leaves the socket open.
+    if (transport := client._transport) is not None:  # noqa: SLF001 (nats-py has no public way)
+        transport.close()
 
 
 driver = NatsDriver

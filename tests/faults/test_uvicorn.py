@@ -1,0 +1,225 @@
+"""The same faults where they hurt: in a process that uvicorn serves, on a real server, with real signals."""
+
+import asyncio
+import time
+
+import httpx
+import nats as nats_py
+import pytest
+
+from tests.servers import hold_port
+from tests.servers.asgi import AppServer
+from tests.servers.nats import NatsServer
+
+APP = """
+import asyncio, os
+from faststream.nats import NatsBroker
+from faststream_adapters import AsgiFastStream, JSONResponse, Request, post
+
+broker = NatsBroker(os.environ["NATS_URL"])
+done = []
+
+@broker.subscriber("orders", max_workers=int(os.environ.get("WORKERS", "1")))
+async def handle(order: int) -> None:
+    print("handling", order, flush=True)
+    await asyncio.sleep(float(os.environ.get("WORK", "0")))
+    done.append(order)
+    print("handled", order, flush=True)
+
+@post
+async def publish(request: Request):
+    await broker.publish(await request.json(), "orders")
+    return JSONResponse({"published": True}, 202)
+
+app = AsgiFastStream(
+    broker,
+    asgi_routes=[("/orders", publish)],
+    ping_path="/health",
+    liveness_path="/live",
+    readiness_path="/ready",
+    startup_path="/startup",
+    startup=os.environ.get("STARTUP", "strict"),
+    startup_timeout=float(os.environ["STARTUP_TIMEOUT"]) if "STARTUP_TIMEOUT" in os.environ else None,
+    drain_delay=float(os.environ.get("DRAIN_DELAY", "0")),
+)
+"""
+
+FASTAPI = APP.partition("app = AsgiFastStream")[0] + """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+from faststream_adapters import (
+    BrokerLifespan, make_liveness_asgi, make_ping_asgi, make_readiness_asgi, make_startup_asgi,
+)
+
+lifespan = BrokerLifespan(
+    broker,
+    startup=os.environ.get("STARTUP", "strict"),
+    startup_timeout=float(os.environ["STARTUP_TIMEOUT"]) if "STARTUP_TIMEOUT" in os.environ else None,
+    drain_delay=float(os.environ.get("DRAIN_DELAY", "0")),
+)
+app = FastAPI(lifespan=lifespan)
+app.mount("/orders", publish)
+app.mount("/health", make_ping_asgi(lifespan))
+app.mount("/live", make_liveness_asgi(lifespan))
+app.mount("/ready", make_readiness_asgi(lifespan))
+app.mount("/startup", make_startup_asgi(lifespan))
+"""
+
+both = pytest.mark.parametrize("app", [APP, FASTAPI], ids=["standalone", "fastapi"])
+
+
+def serve(app: str, url: str, **environment: str) -> AppServer:
+    return AppServer.uvicorn(app, env={"NATS_URL": url, **environment}, ready_path="/live/")
+
+
+def wait_for_status(server: AppServer, path: str, expected: int, seconds: float = 15.0) -> float:
+    """Return how many seconds it took until the status was as expected."""
+    start = time.monotonic()
+    while (found := httpx.get(f"{server.url}{path}/").status_code) != expected:
+        assert time.monotonic() - start < seconds, f"{path} is still {found}"
+        time.sleep(0.02)
+    return time.monotonic() - start
+
+
+@both
+def test_health_tells_the_truth(nats: NatsServer, app: str) -> None:
+    with serve(app, nats.url) as server:
+        health = f"{server.url}/health/"
+        assert httpx.get(health).status_code == 204
+        nats.freeze()
+        start = time.monotonic()
+        assert httpx.get(health).status_code == 500
+        assert time.monotonic() - start < 2.0
+        assert httpx.get(f"{server.url}/live/").status_code == 204
+        nats.thaw()
+        wait_for_status(server, "/health", 204)
+        nats.kill()
+        wait_for_status(server, "/health", 500)
+        assert httpx.get(f"{server.url}/live/").status_code == 204
+        nats.restart()
+        wait_for_status(server, "/health", 204)
+
+
+@both
+def test_a_strict_start_without_a_server_fails(app: str) -> None:
+    port, held = hold_port()
+    try:
+        server = AppServer.uvicorn(
+            app,
+            env={"NATS_URL": f"nats://user:secret@127.0.0.1:{port}", "STARTUP_TIMEOUT": "0.5"},
+        )
+        ended = server.run_to_exit()
+    finally:
+        if held is not None:
+            held.close()
+    assert ended.returncode == 3
+    assert "secret" not in ended.output
+    lines = [line for line in ended.output.splitlines() if f"NatsBroker nats://127.0.0.1:{port}" in line]
+    assert len(lines) == 1
+    assert "could not be started within 0.5 s: the connection was refused." in lines[0]
+    if app is APP:
+        assert "Traceback" not in ended.output
+
+
+@both
+def test_a_background_start_serves_and_turns_ready(nats: NatsServer, app: str) -> None:
+    nats.stop()
+    with serve(app, nats.url, STARTUP="background") as server:
+        assert httpx.get(f"{server.url}/ready/").status_code == 503
+        assert httpx.get(f"{server.url}/startup/").status_code == 503
+        nats.start()
+        wait_for_status(server, "/ready", 204)
+        assert httpx.get(f"{server.url}/startup/").status_code == 204
+        httpx.post(f"{server.url}/orders/", json=1).raise_for_status()
+        server.wait_output("handled 1")
+
+
+@both
+def test_a_message_published_over_http_is_consumed(nats: NatsServer, app: str) -> None:
+    with serve(app, nats.url) as server:
+        assert httpx.post(f"{server.url}/orders/", json=7).status_code == 202
+        server.wait_output("handled 7")
+
+
+@both
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_messages_in_handlers_are_finished_when_the_server_is_told_to_stop(
+    nats: NatsServer,
+    app: str,
+    workers: str,
+) -> None:
+    with serve(app, nats.url, WORK="0.2", WORKERS=workers) as server:
+        for order in range(10):
+            httpx.post(f"{server.url}/orders/", json=order).raise_for_status()
+        server.wait_output("handling 0")
+        server.terminate()
+        server.wait()
+        output = server.output()
+    assert sorted(int(line.split()[1]) for line in output.splitlines() if line.startswith("handled")) == [
+        *range(10),
+    ]
+
+
+@both
+def test_readiness_turns_while_the_server_still_listens(nats: NatsServer, app: str) -> None:
+    with serve(app, nats.url, DRAIN_DELAY="1.5") as server:
+        assert httpx.get(f"{server.url}/ready/").status_code == 204
+        start = time.monotonic()
+        server.terminate()
+        wait_for_status(server, "/ready", 503, seconds=1.0)
+        assert httpx.get(f"{server.url}/live/").status_code == 204
+        server.wait()
+        assert time.monotonic() - start >= 1.5
+
+
+@both
+def test_a_second_interrupt_stops_at_once(nats: NatsServer, app: str) -> None:
+    with serve(app, nats.url, DRAIN_DELAY="20") as server:
+        server.interrupt()
+        wait_for_status(server, "/ready", 503)
+        server.interrupt()
+        server.wait(timeout=10)
+
+
+def test_a_thousand_probes_of_a_frozen_broker_are_all_answered_in_time(nats: NatsServer) -> None:
+    async def storm(url: str) -> tuple[set[int], float]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(limits=limits, timeout=30) as http:
+            start = time.monotonic()
+            answers = await asyncio.gather(*(http.get(f"{url}/health") for _ in range(200)))
+            return {answer.status_code for answer in answers}, time.monotonic() - start
+
+    with serve(APP, nats.url) as server:
+        nats.freeze()
+        for _ in range(5):
+            statuses, _ = asyncio.run(storm(server.url))
+            assert statuses == {500}
+        nats.thaw()
+        wait_for_status(server, "/health", 204)
+
+
+def test_new_messages_go_to_other_members_of_the_queue_group_while_draining(nats: NatsServer) -> None:
+    app = APP.replace('"orders", max', '"orders", queue="group", max')
+
+    async def publish(first: int) -> None:
+        connection = await nats_py.connect(nats.url)
+        for order in range(first, first + 10):
+            await connection.publish("orders", str(order).encode())
+        await connection.drain()
+
+    def handled(server: AppServer) -> set[int]:
+        lines = server.output().splitlines()
+        return {int(line.split()[1]) for line in lines if line.startswith("handled")}
+
+    with serve(app, nats.url, WORK="0.3") as leaving:
+        asyncio.run(publish(0))
+        leaving.wait_output("handling 0")
+        with serve(app, nats.url) as staying:
+            leaving.terminate()
+            leaving.wait_output("running -> draining")
+            leaving.wait()
+            asyncio.run(publish(10))
+            for order in range(10, 20):
+                staying.wait_output(f"handled {order}")
+            assert handled(leaving) == set(range(10))
+            assert handled(staying) == set(range(10, 20))

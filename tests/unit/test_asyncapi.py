@@ -1,0 +1,1071 @@
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
+
+import faststream
+import httpx
+import pytest
+import yaml
+from fastapi import FastAPI
+from faststream.exceptions import SetupError
+from faststream.nats import NatsBroker, NatsRouter
+from faststream.specification import AsyncAPI, Contact, License, Tag
+from pydantic import BaseModel, Field
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from faststream_adapters import asyncapi
+from faststream_adapters.asyncapi import AsyncAPIDocs, AsyncAPIRoute, make_asyncapi_asgi, specification_of
+from faststream_adapters.lifespan import BrokerLifespan
+from faststream_adapters.routing import Endpoint, Routes
+
+if TYPE_CHECKING:
+    from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
+
+VERSIONS = ("3.0.0", "2.6.0")
+HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u2028& [x](javascript:alert(3))"
+ISOLATED = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Line(BaseModel):
+    sku: str = Field(min_length=3, description="Which article")
+
+
+class Order(BaseModel):
+    model_config = {"json_schema_extra": {"examples": [{"id": 7}]}}
+
+    id: int
+    lines: list[Line] = []
+    state: Literal["new", "paid"] = "new"
+    note: str | None = None
+
+
+def order_broker(url: str = "nats://localhost:4222", **keywords: Any) -> NatsBroker:
+    broker = NatsBroker(url, **keywords)
+
+    @broker.subscriber("orders.created", queue="workers", description="New orders")
+    @broker.publisher("orders.paid", title="Paid")
+    async def on_order(order: Order) -> Order:
+        return order
+
+    return broker
+
+
+def docs(**keywords: Any) -> AsyncAPIDocs:
+    return make_asyncapi_asgi(AsyncAPI(order_broker(), title="Orders"), **keywords)
+
+
+async def fetch(
+    app: ASGIApp,
+    path: str = "/",
+    method: str = "GET",
+    *,
+    root_path: str = "",
+    follow_redirects: bool = False,
+    **headers: str,
+) -> httpx.Response:
+    transport = httpx.ASGITransport(app, root_path=root_path)
+    async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
+        sent = {"Accept-Encoding": "identity"} | {
+            key.replace("_", "-"): text for key, text in headers.items()
+        }
+        return await client.request(method, path, headers=sent, follow_redirects=follow_redirects)
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, and its text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def attributes(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def urls(self) -> list[str]:
+        return [
+            attributes[name]
+            for _, attributes in self.elements
+            for name in ("href", "src", "data-document")
+            if name in attributes
+        ]
+
+    def files(self) -> list[str]:
+        return [url for url in self.urls() if not url.startswith(("#", "http"))]
+
+    def has_script(self) -> bool:
+        return any(
+            tag in {"script", "iframe", "object", "img", "style"}
+            or any(name.startswith("on") or name == "style" for name in attributes)
+            for tag, attributes in self.elements
+        )
+
+
+class Fixed:
+    """A specification of a document that is given, as a user's own class would be."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    def to_specification(self) -> Fixed:
+        return self
+
+    def to_json(self) -> str:
+        return json.dumps(self.document)
+
+
+async def page_of(document: dict[str, Any], **keywords: Any) -> Page:
+    response = await fetch(make_asyncapi_asgi(Fixed(document), **keywords))
+    assert response.status_code == 200, response.text
+    return Page(response.text)
+
+
+# --- targets ---
+
+
+async def title_and_channels(app: ASGIApp) -> tuple[str, set[str]]:
+    document = (await fetch(app, "/asyncapi.json")).json()
+    return document["info"]["title"], set(document["channels"])
+
+
+async def test_target_specification() -> None:
+    assert await title_and_channels(docs()) == ("Orders", {"orders.created:OnOrder", "Paid"})
+
+
+async def test_target_brokers() -> None:
+    other = NatsBroker()
+    other.publisher("else", title="Else")
+    app = make_asyncapi_asgi(order_broker(), other)
+    assert await title_and_channels(app) == ("FastStream", {"orders.created:OnOrder", "Paid", "Else"})
+
+
+async def test_brokers_get_no_app() -> None:
+    broker = order_broker()
+    context = broker.context
+    await fetch(make_asyncapi_asgi(broker))
+    assert broker.context is context
+    assert context.get("app") is None
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_target_app(wrapped: bool) -> None:
+    app = faststream.FastStream(order_broker(), specification=AsyncAPI(title="App"))
+    target = BrokerLifespan(app) if wrapped else app
+    assert (await title_and_channels(make_asyncapi_asgi(target)))[0] == "App"
+    assert specification_of([target]) is app.schema
+
+
+async def test_target_lifespan_of_brokers() -> None:
+    app = make_asyncapi_asgi(BrokerLifespan(order_broker(), NatsBroker()))
+    assert await title_and_channels(app) == ("FastStream", {"orders.created:OnOrder", "Paid"})
+
+
+@pytest.mark.parametrize("keyword", ["specification", "schema"])
+async def test_specification_of_brokers(keyword: str) -> None:
+    own = AsyncAPI(title="Mine")
+    keywords: dict[str, Any] = {keyword: own}
+    app = make_asyncapi_asgi(order_broker(), **keywords)
+    assert await title_and_channels(app) == ("Mine", {"orders.created:OnOrder", "Paid"})
+
+
+async def test_specification_without_targets() -> None:
+    own = AsyncAPI(order_broker(), title="Mine")
+    assert (await title_and_channels(AsyncAPIRoute("/docs")(schema=own)))[0] == "Mine"
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        pytest.param((), id="none"),
+        pytest.param((object(),), id="unknown"),
+        pytest.param(("the orders",), id="str"),
+        pytest.param((NatsRouter(),), id="router"),
+        pytest.param((NatsBroker(), AsyncAPI()), id="mixed"),
+        pytest.param((AsyncAPI(), AsyncAPI()), id="two specifications"),
+        pytest.param((faststream.FastStream(), faststream.FastStream()), id="two apps"),
+    ],
+)
+def test_other_targets_are_refused(targets: tuple[Any, ...]) -> None:
+    with pytest.raises(SetupError, match="pass one AsyncAPI specification, one FastStream app"):
+        make_asyncapi_asgi(*targets)
+
+
+def test_other_specifications_are_refused() -> None:
+    with pytest.raises(SetupError, match=r"like AsyncAPI\(title=...\), not 'Orders'"):
+        make_asyncapi_asgi(NatsBroker(), specification="Orders")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(SetupError, match="two names of one thing"):
+        make_asyncapi_asgi(specification=AsyncAPI(), schema=AsyncAPI())
+
+
+# --- URLs ---
+
+
+async def test_page() -> None:
+    response = await fetch(docs())
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["content-security-policy"] == ISOLATED
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["vary"] == "Accept-Encoding"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_document(version: str) -> None:
+    specification = AsyncAPI(order_broker(), schema_version=version, description="Grüße\u2028")
+    app = make_asyncapi_asgi(specification)
+    expected = json.loads(specification.to_specification().to_json())
+    as_json = await fetch(app, "/asyncapi.json")
+    assert as_json.headers["content-type"] == "application/json"
+    assert as_json.json() == expected
+    as_yaml = await fetch(app, "/asyncapi.yaml")
+    assert as_yaml.headers["content-type"] == "application/yaml"
+    assert yaml.safe_load(as_yaml.text) == expected
+    assert "Grüße" in as_json.text
+    assert as_yaml.text.startswith("info:\n")
+    assert (await fetch(app.json, "/any")).json() == expected
+    assert (await fetch(app.yaml, "/any")).content == as_yaml.content
+
+
+async def test_yaml_without_pyyaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    app = docs()
+    assert (await fetch(app, "/asyncapi.yaml")).content == (await fetch(app, "/asyncapi.json")).content
+
+
+async def test_order_does_not_depend_on_the_process() -> None:
+    document = {
+        "channels": {"b": {}, "a": {}},
+        "operations": {"d": {}, "c": {}},
+        "components": {"schemas": {"f": {}, "e": {}}},
+    }
+    text = (await fetch(make_asyncapi_asgi(Fixed(document)), "/asyncapi.json")).text
+    assert re.findall(r'"(\w)"', text) == ["a", "b", "c", "d", "e", "f"]
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/asyncapi", "/asyncapi.json/more", "/docs.css", "/page.html"])
+async def test_not_found(path: str) -> None:
+    response = await fetch(docs(), path)
+    assert (response.status_code, response.text) == (404, "Not Found")
+
+
+@pytest.mark.parametrize("path", ["/", "/asyncapi.json", "/asyncapi.yaml"])
+async def test_methods(path: str) -> None:
+    app = docs()
+    full, head = await fetch(app, path), await fetch(app, path, "HEAD")
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers == full.headers
+    refused = await fetch(app, path, "POST")
+    assert refused.status_code == 405
+    assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing"])
+async def test_websocket(path: str) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await docs()({"type": "websocket", "path": path, "headers": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+async def test_lifespan() -> None:
+    incoming: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return incoming.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await docs()({"type": "lifespan"}, receive, send)
+    assert sent == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
+
+
+async def follow_files(app: ASGIApp, url: str, **keywords: Any) -> list[str]:
+    """Load a page and all its own files as a browser would; return their content types."""
+    page = await fetch(app, url, **keywords)
+    assert page.status_code == 200
+    kinds = []
+    for link in Page(page.text).files():
+        response = await fetch(app, str(page.url.join(link)), **keywords)
+        assert response.status_code == 200, link
+        kinds.append(response.headers["content-type"].partition(";")[0])
+    return kinds
+
+
+@pytest.mark.parametrize("url", ["/docs", "/docs/", "/docs?x=/y", "/docs/?x=y"])
+async def test_links_in_our_routes(url: str) -> None:
+    routes = Routes()
+    routes.add("/docs", docs(), exact=False)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        found = routes.find(scope)
+        assert found is not None
+        await found[0](found[1], receive, send)
+
+    kinds = await follow_files(app, url)
+    assert set(kinds) == {"text/css", "image/svg+xml", "application/json", "application/yaml"}
+
+
+def stripping(prefix: str, app: ASGIApp) -> ASGIApp:
+    """Return what a proxy with a prefix of its own makes of an app."""
+
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["path"].startswith(prefix)
+        path = scope["path"].removeprefix(prefix)
+        await app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
+
+    return proxy
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+@pytest.mark.parametrize("url", ["/asyncapi", "/asyncapi/"])
+async def test_links_in_a_mount(make: Any, url: str) -> None:
+    host = make()
+    host.mount("/asyncapi", docs())
+    assert await follow_files(host, url, follow_redirects=True)
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+async def test_links_behind_a_stripping_proxy(make: Any) -> None:
+    host = make()
+    host.mount("/asyncapi", docs())
+    assert await follow_files(stripping("/svc", host), "/svc/asyncapi/")
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+@pytest.mark.parametrize("root_path", ["", "/svc"])
+@pytest.mark.parametrize("depth", ["", "/inner"])
+async def test_links_below_a_root_path(make: Any, root_path: str, depth: str) -> None:
+    inner = Starlette(routes=[Mount("/asyncapi", docs())])
+    host = make(routes=[Mount(depth, inner)]) if depth else make(routes=inner.routes)
+    assert await follow_files(host, f"{root_path}{depth}/asyncapi/", root_path=root_path)
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+async def test_root_path_that_is_not_in_the_path(make: Any) -> None:
+    """What some servers and proxies send."""
+    host = make(routes=[Mount("/asyncapi", docs())])
+    assert await follow_files(host, "/asyncapi/", root_path="/svc")
+
+
+async def test_standalone_with_root_path() -> None:
+    app = docs()
+    assert await follow_files(app, "/")
+    assert (await fetch(app, "/svc/asyncapi.json", root_path="/svc")).status_code == 200
+    assert 'href="svc/asyncapi.json"' in (await fetch(app, "/svc", root_path="/svc")).text
+
+
+async def test_two_variants_of_links() -> None:
+    routes = Routes()
+    routes.add("/docs", docs(), exact=False)
+
+    async def page(path: str) -> str:
+        scope = {"type": "http", "method": "GET", "path": path, "headers": [], "root_path": ""}
+        found = routes.find(scope)
+        assert found is not None
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            raise NotImplementedError
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await found[0](found[1], receive, send)
+        return str(sent[1]["body"].decode())
+
+    assert 'href="docs/asyncapi.json"' in await page("/docs")
+    assert 'href="asyncapi.json"' in await page("/docs/")
+
+
+async def test_own_path_is_escaped_in_links() -> None:
+    app = docs()
+    for name in ("javascript:alert(1)", 'x"><img src=x>', "a b", "ü%2F"):
+        path = f"/{name}"
+        scope_path = httpx.URL(f"http://host{path}").raw_path.decode()
+        page = Page((await fetch(app, scope_path, root_path=unquote(scope_path))).text)
+        assert not page.has_script()
+        folder = page.files()[0].rpartition("/")[0]
+        assert re.fullmatch(r"[\w.%~-]+", folder, re.ASCII)
+        assert unquote(folder) == unquote(scope_path.removeprefix("/"))
+
+
+async def test_pages_are_bounded() -> None:
+    app = docs()
+    for number in range(50):
+        assert (await fetch(app, f"/t{number}", root_path=f"/t{number}")).status_code == 200
+    assert app._built is not None  # noqa: SLF001 (its size is what is tested)
+    assert len(app._built._pages) <= 8  # noqa: SLF001
+
+
+# --- HTTP ---
+
+
+async def test_etag() -> None:
+    app = docs()
+    first = await fetch(app, "/asyncapi.json")
+    tag = first.headers["etag"]
+    assert re.fullmatch(r'"[0-9a-f]{32}"', tag)
+    for known in (tag, "*", f"W/{tag}", f'"other", {tag}', f'W/"a,b" ,W/{tag}'):
+        response = await fetch(app, "/asyncapi.json", If_None_Match=known)
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == tag
+        assert response.headers["cache-control"] == "no-cache"
+        assert response.headers["vary"] == "Accept-Encoding"
+        assert "content-type" not in response.headers
+        assert "content-length" not in response.headers
+    for known in ('"other"', tag.strip('"'), ""):
+        assert (await fetch(app, "/asyncapi.json", If_None_Match=known)).status_code == 200
+    assert (await fetch(app, "/asyncapi.json", "HEAD", If_None_Match=tag)).status_code == 304
+    assert (await fetch(docs(), "/asyncapi.json")).headers["etag"] == tag
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("deflate, *;q=0.1", True),
+        ("gzip; q=1.0", True),
+        ("gzip;level=9", True),
+        ("gzip;q=0", False),
+        ("gzip;q=0, *", False),
+        ("*;q=0", False),
+        ("gzip;q=much", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+async def test_gzip(accepted: str, packed: bool) -> None:
+    app = docs()
+    plain = await fetch(app)
+    response = await fetch(app, Accept_Encoding=accepted)
+    assert response.content == plain.content  # httpx has unpacked it
+    assert (response.headers.get("content-encoding") == "gzip") is packed
+    assert (response.headers["etag"] != plain.headers["etag"]) is packed
+    assert response.headers["vary"] == "Accept-Encoding"
+    assert (int(response.headers["content-length"]) < len(plain.content)) is packed
+    again = await fetch(app, Accept_Encoding=accepted, If_None_Match=response.headers["etag"])
+    assert again.status_code == 304
+    assert "content-encoding" not in again.headers
+
+
+async def test_gzip_is_the_same_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzip.time, "time", lambda: 4e9)  # type: ignore[attr-defined]  # gzip's own import
+    first = (await fetch(docs(), Accept_Encoding="gzip")).headers["etag"]
+    monkeypatch.setattr(gzip.time, "time", lambda: 1e9)  # type: ignore[attr-defined]
+    assert (await fetch(docs(), Accept_Encoding="gzip")).headers["etag"] == first
+
+
+async def test_static_files_are_immutable() -> None:
+    app = docs()
+    for link in Page((await fetch(app)).text).files():
+        if "asyncapi." in link:
+            continue
+        assert re.fullmatch(r"\w+\.[0-9a-f]{12}\.(css|svg)", link)
+        response = await fetch(app, f"/{link}")
+        assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert (await fetch(app, f"/{link}", If_None_Match=response.headers["etag"])).status_code == 304
+        assert (await fetch(app, f"/{link}", "POST")).status_code == 405
+
+
+# --- cache ---
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(asyncapi, "monotonic", clock)
+    return clock
+
+
+class Counted(AsyncAPI):
+    built = 0
+    broken = False
+
+    def to_specification(self) -> Any:
+        self.built += 1
+        if self.broken:
+            raise RuntimeError("nats://user:secret@host is wrong")
+        return super().to_specification()
+
+
+async def test_built_on_the_first_request_only(clock: Clock) -> None:
+    specification = Counted(order_broker())
+    app = make_asyncapi_asgi(specification)
+    assert specification.built == 0
+    for path in ("/", "/asyncapi.json", "/asyncapi.yaml", "/", "/asyncapi.json"):
+        await fetch(app, path)
+    assert specification.built == 1
+    clock.now += 10
+    await fetch(app)
+    assert specification.built == 1
+
+
+async def test_changes_are_seen_within_a_second(clock: Clock) -> None:
+    broker, other = order_broker(), NatsBroker()
+    specification = Counted(broker)
+    app = make_asyncapi_asgi(specification)
+
+    async def channels() -> set[str]:
+        return (await title_and_channels(app))[1]
+
+    before = await channels()
+    tag = (await fetch(app)).headers["etag"]
+
+    async def assert_seen(*added: str) -> None:
+        nonlocal before
+        assert await channels() == before
+        clock.now += 0.9
+        assert await channels() == before
+        clock.now += 0.2
+        assert await channels() == before | set(added)
+        before |= set(added)
+
+    @broker.subscriber("refunds")
+    async def on_refund(order: Order) -> None: ...
+
+    await assert_seen("refunds:OnRefund")
+    assert (await fetch(app, If_None_Match=tag)).status_code == 200
+    broker.publisher("refunded", title="Refunded")
+    await assert_seen("Refunded")
+    other.publisher("mailed", title="Mailed")
+    specification.add_broker(other)
+    await assert_seen("Mailed")
+    specification.add_http_route("/health", Endpoint())  # type: ignore[arg-type]  # has the same attributes
+    await assert_seen("health:HttpChannel")
+    assert specification.built == 5
+
+
+async def test_no_new_object_passes_for_an_old_one(clock: Clock) -> None:
+    specification = Counted(NatsBroker())
+    app = make_asyncapi_asgi(specification)
+    await fetch(app)
+    for built in range(2, 10):
+        specification.brokers[0] = NatsBroker()  # often at the address of the one before
+        clock.now += 1.1
+        await fetch(app)
+        assert specification.built == built
+
+
+async def test_a_failure_is_answered_logged_and_tried_again(
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    specification = Counted(order_broker())
+    specification.broken = True
+    app = make_asyncapi_asgi(specification)
+    for path in ("/", "/asyncapi.json", "/asyncapi.yaml"):
+        caplog.clear()
+        response = await fetch(app, path)
+        assert response.status_code == 500
+        assert response.text == "The AsyncAPI document could not be built; the log says why."
+        assert response.headers["cache-control"] == "no-store"
+        (record,) = caplog.records
+        assert record.name == "faststream.adapters"
+        assert "Traceback" in record.getMessage()
+        assert "is wrong" in record.getMessage()
+        assert "secret" not in caplog.text
+    specification.broken = False
+    assert (await fetch(app)).status_code == 200
+
+
+# --- what the page shows ---
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_page_lists_everything(version: str) -> None:
+    broker = order_broker(specification_url=["nats://one:4222", "nats://two"], description="The cluster")
+    specification = AsyncAPI(
+        broker,
+        title="Orders",
+        version="1.2.3",
+        description="First line\nsecond line",
+        schema_version=version,
+        contact=Contact(name="The team", url="https://team.example"),
+        license=License(name="MIT"),
+        terms_of_service="https://terms.example",
+        tags=[Tag(name="shop")],
+        external_docs={"url": "https://wiki.example"},
+    )
+    app = make_asyncapi_asgi(specification, description="These docs")
+    specification.add_http_route("/docs", app)  # type: ignore[arg-type]  # has the same attributes
+    page = Page((await fetch(app)).text)
+    for text in (
+        "Orders AsyncAPI",
+        "1.2.3",
+        f"AsyncAPI {version}",
+        "First line\nsecond line",
+        "Contact: The team",
+        "License: MIT",
+        "Terms of service",
+        "https://wiki.example",
+        "shop",
+        "Server1 nats://one:4222",
+        "Server2 nats://two",
+        "The cluster",
+        "receivesorders.created",
+        "New orders",
+        "Servers: Server1, Server2",
+        "nats: subject orders.created, queue workers",
+        "sends",
+        "Message: Paid:Message",
+        "HTTP GET",
+        "/docs",
+        "These docs",
+        "Payload Order",
+        "id integer required",
+        "lines array of Line · default []",
+        'state "new" | "paid" · default "new"',
+        "note string | null",
+        "sku string required · minLength 3Which article",
+        '"id": 7',
+    ):
+        assert text in page.text, text
+    assert not page.has_script()
+    anchors = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    linked = {unquote(url[1:]) for url in page.urls() if url.startswith("#")}
+    assert linked <= anchors
+    assert {"https://team.example/", "https://terms.example/", "https://wiki.example/"} <= set(page.urls())
+
+
+SECTIONS = {
+    "sidebar": "nav",
+    "info": "h1",
+    "servers": "Servers",
+    "operations": "Operations",
+    "messages": "Messages",
+    "schemas": "Schemas",
+}
+
+
+@pytest.mark.parametrize("hidden", [None, *SECTIONS])
+async def test_show_options(hidden: str | None) -> None:
+    source = (await fetch(docs(**({hidden: False} if hidden else {})))).text
+    for option, mark in SECTIONS.items():
+        shown = (
+            f"<{mark}" in source if option in {"sidebar", "info"} else f"<h2>{mark}</h2><article" in source
+        )
+        assert shown is (option != hidden)
+    page = Page(source)
+    anchors = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert {unquote(url[1:]) for url in page.urls() if url.startswith("#")} <= anchors
+
+
+@pytest.mark.parametrize("expanded", [True, False])
+async def test_expand_message_examples(expanded: bool) -> None:
+    source = (await fetch(docs(expand_message_examples=expanded))).text
+    assert ("<details open><summary>Example" in source) is expanded
+    assert ("<details><summary>Example" in source) is not expanded
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_hostile_texts(version: str) -> None:
+    broker = NatsBroker(description=HOSTILE, tags=[Tag(name=HOSTILE)])
+
+    class Payload(BaseModel):
+        model_config = {
+            "title": HOSTILE,
+            "json_schema_extra": {"examples": [HOSTILE], HOSTILE: HOSTILE},
+            "alias_generator": HOSTILE.__add__,
+        }
+        field: str = Field(HOSTILE, description=HOSTILE, pattern=HOSTILE)
+        choice: Literal["</script>"]
+
+    @broker.subscriber(HOSTILE.replace(" ", ""), title=HOSTILE, description=HOSTILE)
+    async def handle(payload: Payload) -> None: ...
+
+    specification = AsyncAPI(
+        broker,
+        title=HOSTILE,
+        version=HOSTILE,
+        description=HOSTILE,
+        schema_version=version,
+        tags=[Tag(name=HOSTILE, description=HOSTILE)],
+        license={"name": HOSTILE},
+        external_docs={"url": "https://wiki.example", "description": HOSTILE},
+    )
+    specification.add_http_route(f"/{HOSTILE}", Endpoint(description=HOSTILE))  # type: ignore[arg-type]
+    app = make_asyncapi_asgi(specification)
+    source = (await fetch(app)).text
+    page = Page(source)
+    assert not page.has_script()
+    assert page.text.count(HOSTILE) > 8
+    assert not any(url.lower().startswith(("javascript:", "data:")) for url in page.urls())
+    assert (await fetch(app, "/asyncapi.json")).json()["info"]["title"] == HOSTILE
+    assert yaml.safe_load((await fetch(app, "/asyncapi.yaml")).text)["info"]["title"] == HOSTILE
+    react = Page((await fetch(make_asyncapi_asgi(specification, asyncapi_js_url="/a.js"))).text)
+    assert [attributes.keys() for attributes in react.attributes("script")] == [{"src"}, {"src"}]
+    assert not react.attributes("img")
+
+
+async def test_links_that_could_run_a_script_are_text() -> None:
+    page = await page_of(
+        {
+            "info": {
+                "title": "T",
+                "contact": {"name": "C", "url": "JavaScript:alert(1)"},
+                "license": {"name": "L", "url": " javascript:alert(1)"},
+                "termsOfService": "data:text/html,x",
+                "externalDocs": {"url": "vbscript:x"},
+            },
+        },
+    )
+    assert "Contact: C" in page.text
+    assert not [url for url in page.urls() if "script" in url or url.startswith("data")]
+
+
+@pytest.mark.parametrize(
+    ("contact", "text", "url"),
+    [
+        ({"email": "a@b.example"}, "Contact: a@b.example", "mailto:a@b.example"),
+        ({"url": "https://c.example"}, "Contact: https://c.example", "https://c.example"),
+    ],
+)
+async def test_contact(contact: dict[str, str], text: str, url: str) -> None:
+    page = await page_of({"info": {"title": "T", "contact": contact}})
+    assert text in page.text
+    assert url in page.urls()
+
+
+async def test_documents_of_others() -> None:
+    """What FastStream does not write today, but AsyncAPI 3 allows."""
+    page = await page_of(
+        {
+            "asyncapi": "3.0.0",
+            "info": {"title": "T", "version": "1"},
+            "servers": {"main": {"host": "h", "protocol": "amqp", "protocolVersion": "0.9"}, "odd": []},
+            "channels": {
+                "c": {"address": None, "messages": {"inline": {"payload": {"type": "string"}}}},
+                "d": {"bindings": {"kafka": {"partitions": 3, "bindingVersion": "1"}, "nats": {}}},
+            },
+            "operations": {
+                "in": {
+                    "action": "receive",
+                    "summary": "In short",
+                    "channel": {"$ref": "#/channels/c"},
+                    "messages": [
+                        {"$ref": "#/channels/c/messages/inline"},
+                        {"$ref": "#/gone"},
+                        {"name": "mine"},
+                    ],
+                },
+                "out": {"action": "send", "channel": {"$ref": "#/channels/d"}},
+                "nowhere": {"action": "send"},
+            },
+            "components": {
+                "messages": {
+                    "m": {
+                        "title": "M",
+                        "summary": "Short",
+                        "description": "Long",
+                        "contentType": "text/plain",
+                        "headers": {"type": "object", "properties": {"trace": True}},
+                        "payload": {"schemaFormat": "x", "schema": {"$ref": "#/components/schemas/a~1b%20c"}},
+                        "examples": [{"name": "one", "payload": 1}],
+                        "tags": [{"name": "tagged"}],
+                    },
+                    "loop": {"payload": {"$ref": "#/components/schemas/self"}},
+                    "unknown": {"payload": {"$ref": "#/components/schemas/unknown"}},
+                    "bare": {},
+                },
+                "schemas": {
+                    "a/b c": {
+                        "type": "object",
+                        "required": ["inner"],
+                        "properties": {
+                            "inner": {"type": "object", "properties": {"deep": {"type": ["string", "null"]}}},
+                            "rows": {"type": "array", "items": {"properties": {"cell": {"const": 5}}}},
+                            "map": {"type": "object", "additionalProperties": {"type": "integer"}},
+                            "when": {"type": "string", "format": "date-time"},
+                            "all": {"allOf": [{"type": "a"}, {"$ref": "#/components/schemas/self"}]},
+                            "one": {"oneOf": [{"enum": [1, 2]}, {"type": "b"}]},
+                        },
+                    },
+                    "self": {"$ref": "#/components/schemas/self"},
+                },
+            },
+        },
+    )
+    for text in (
+        "amqp://h",
+        "amqp 0.9",
+        "receivesc",
+        "In short",
+        "kafka: partitions 3",
+        "sendsd",
+        "sendsnowhere",
+        "Message: inline",
+        "Message: gone",
+        "Message: mine",
+        "Payload string",
+        "Headers object",
+        "trace any",
+        "Payload a/b c",
+        "inner object required",
+        "deep string | null",
+        "cell 5",
+        "map object of integer",
+        "when string (date-time)",
+        "all a & self",
+        "one 1 | 2 | b",
+        "tagged",
+        '"payload": 1',
+        "Payload unknown",
+    ):
+        assert text in page.text, text
+    assert "nats:" not in page.text
+    assert "#schema-a/b-c" in page.urls()
+    assert "schema-a/b-c" in {attributes.get("id") for attributes in page.attributes("article")}
+
+
+async def test_asyncapi_2_of_others() -> None:
+    page = await page_of(
+        {
+            "asyncapi": "2.6.0",
+            "info": {"title": "T", "version": "1"},
+            "channels": {
+                "orders": {
+                    "servers": ["main"],
+                    "publish": {"message": {"oneOf": [{"name": "a"}, {"title": "b"}, {"payload": 1}]}},
+                },
+                "health": {"subscribe": {"bindings": {"http": {"type": "request"}}}},
+            },
+        },
+    )
+    for text in ("receivesorders", "Servers: main", "Message: a", "Message: b", "Message: message", "HTTP"):
+        assert text in page.text, text
+
+
+# --- credentials ---
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://user:s3cret@host:4222", "nats://host:4222"),
+        ("nats://s3cret@host:4222/path", "nats://host:4222/path"),
+        ("nats://user:s3@cret@host", "nats://host"),
+        ("nats://user:s3/cret@host:1/path", "nats://host:1/path"),
+        ("nats://host:4222/?token=s3cret", "nats://host:4222/"),
+        ("user:s3cret@host", "nats://host"),
+        ("nats://[::1]:4222/team@prod", "nats://[::1]:4222/team@prod"),
+        ("nats://host:{port}/team@prod", "nats://host:{port}/team@prod"),
+        ("nats://one:1,two:2", "nats://one:1,two:2"),
+    ],
+)
+async def test_no_credentials(version: str, url: str, shown: str) -> None:
+    broker = order_broker("nats://other:pa55@host", specification_url=url)
+    app = make_asyncapi_asgi(AsyncAPI(broker, schema_version=version))
+    page = await fetch(app)
+    assert (shown if version == "3.0.0" else shown.removeprefix("nats://")) in Page(page.text).text
+    for path in ("/", "/asyncapi.json", "/asyncapi.yaml"):
+        text = (await fetch(app, path)).text
+        for secret in ("s3cret", "s3@", "s3/", "cret", "pa55", "user"):
+            assert secret not in text
+
+
+async def test_credentials_in_components() -> None:
+    app = make_asyncapi_asgi(Fixed({"components": {"servers": {"a": {"url": "x://u:p@h"}, "b": {}}}}))
+    document = (await fetch(app, "/asyncapi.json")).json()
+    assert document["components"]["servers"] == {"a": {"url": "x://h"}, "b": {}}
+
+
+# --- the React component ---
+
+
+async def test_react_page() -> None:
+    app = docs(
+        asyncapi_js_url="https://cdn.example/x.js?a=1&b=2",
+        asyncapi_css_url="https://css.example:8443/x.css",
+        sidebar=False,
+        errors=False,
+        expand_message_examples=False,
+    )
+    response = await fetch(app)
+    page = Page(response.text)
+    assert "<title>Orders AsyncAPI</title>" in response.text
+    sources = [attributes["src"] for attributes in page.attributes("script")]
+    assert sources[0] == "https://cdn.example/x.js?a=1&b=2"
+    assert re.fullmatch(r"react\.[0-9a-f]{12}\.js", sources[1])
+    assert "https://css.example:8443/x.css" in page.urls()
+    (root,) = (attributes for attributes in page.attributes("div") if attributes.get("id") == "asyncapi")
+    assert root["data-document"] == "asyncapi.json"
+    config = json.loads(root["data-config"])
+    assert config["show"] == {
+        "sidebar": False,
+        "info": True,
+        "servers": True,
+        "operations": True,
+        "messages": True,
+        "schemas": True,
+        "errors": False,
+    }
+    assert config["expand"] == {"messageExamples": False}
+    assert "<style" not in response.text
+    policy = dict(rule.split(" ", 1) for rule in response.headers["content-security-policy"].split("; "))
+    assert policy["script-src"] == "'self' 'unsafe-eval' https://cdn.example"
+    assert policy["style-src"] == "'self' 'unsafe-inline' https://css.example:8443"
+    assert policy["default-src"] == "'none'"
+    assert {"text/javascript", "application/json"} <= set(await follow_files(app, "/"))
+
+
+async def test_react_page_from_own_server() -> None:
+    response = await fetch(docs(asyncapi_js_url="/static/a.js"))
+    assert "script-src 'self' 'unsafe-eval';" in response.headers["content-security-policy"]
+    assert "style-src 'self' 'unsafe-inline';" in response.headers["content-security-policy"]
+    response = await fetch(docs(asyncapi_js_url="//cdn.example/a.js", asyncapi_css_url="a.css"))
+    assert "script-src 'self' 'unsafe-eval' cdn.example;" in response.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)",
+        "data:text/javascript,1",
+        "https://u:p@cdn.example/x.js",
+        "https://a; script-src *",
+        "//",
+    ],
+)
+@pytest.mark.parametrize("keyword", ["asyncapi_js_url", "asyncapi_css_url"])
+def test_odd_urls_are_refused(url: str, keyword: str) -> None:
+    with pytest.raises(SetupError, match=f"{keyword} must be a path or an http"):
+        docs(**{"asyncapi_js_url": "/x.js", keyword: url})
+
+
+def test_styles_alone_are_refused() -> None:
+    with pytest.raises(SetupError, match="pass asyncapi_js_url too"):
+        docs(asyncapi_css_url="https://cdn.example/x.css")
+
+
+# --- AsyncAPIRoute ---
+
+
+@pytest.mark.parametrize("keyword", ["try_it_out_path", "try_it_out_plugin_url"])
+@pytest.mark.parametrize("make", [docs, lambda **keywords: AsyncAPIRoute("/docs", **keywords)])
+def test_try_it_out_is_refused(make: Any, keyword: str) -> None:
+    make(**{keyword: None})
+    with pytest.raises(SetupError, match=f"{keyword} must be None: .* publish to the live broker"):
+        make(**{keyword: "/try"})
+
+
+def test_route_defaults() -> None:
+    assert vars(AsyncAPIRoute("/docs")) == {
+        "path": "/docs",
+        "description": None,
+        "tags": None,
+        "unique_id": None,
+        "include_in_schema": False,
+        "asyncapi_json_path": "/docs.json",
+        "try_it_out_path": None,
+        "sidebar": True,
+        "info": True,
+        "servers": True,
+        "operations": True,
+        "messages": True,
+        "schemas": True,
+        "errors": True,
+        "expand_message_examples": True,
+        "asyncapi_js_url": None,
+        "asyncapi_css_url": None,
+        "try_it_out_plugin_url": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "keywords", "as_json", "as_yaml"),
+    [
+        ("/docs", {}, "/docs.json", "/docs.yaml"),
+        ("/docs/", {}, "/docs.json", "/docs.yaml"),
+        ("/", {}, None, None),
+        ("/docs", {"asyncapi_json_path": None}, None, None),
+        ("/docs", {"asyncapi_json_path": "/schema.json"}, "/schema.json", "/schema.yaml"),
+        ("/docs", {"asyncapi_json_path": "/schema"}, "/schema", "/schema.yaml"),
+    ],
+)
+def test_siblings(path: str, keywords: dict[str, Any], as_json: str | None, as_yaml: str | None) -> None:
+    route = AsyncAPIRoute(path, **keywords)
+    assert (route.asyncapi_json_path, route.asyncapi_yaml_path) == (as_json, as_yaml)
+
+
+def test_ensure_route() -> None:
+    route = AsyncAPIRoute("/docs")
+    assert AsyncAPIRoute.ensure_route(route) is route
+    assert AsyncAPIRoute.ensure_route("/a").path == "/a"
+
+    class Own(AsyncAPIRoute): ...
+
+    assert type(Own.ensure_route("/a")) is Own
+
+
+async def test_route_passes_its_keywords_on() -> None:
+    route = AsyncAPIRoute("/docs", "The docs", [{"name": "t"}], "docs", True, None, info=False, sidebar=False)
+    app = route(order_broker())
+    assert (app.description, app.tags, app.unique_id, app.include_in_schema, app.methods) == (
+        "The docs",
+        [{"name": "t"}],
+        "docs",
+        True,
+        ("GET", "HEAD"),
+    )
+    assert (app.json.include_in_schema, app.yaml.include_in_schema) == (True, True)
+    source = (await fetch(app)).text
+    assert "<h1" not in source
+    assert "<nav" not in source
+
+
+def test_the_app_is_no_endpoint_but_its_documents_are() -> None:
+    app = docs()
+    assert not isinstance(app, Endpoint)
+    assert isinstance(app.json, Endpoint)
+    assert isinstance(app.yaml, Endpoint)
+
+
+def test_import_loads_nothing_more_than_faststream() -> None:
+    code = (
+        "import sys, faststream; before = set(sys.modules); import faststream_adapters.asyncapi;"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
+        "print(sorted(new - set(sys.stdlib_module_names) - {'faststream', 'faststream_adapters'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,246 @@
+"""The probes: what they answer in every state, and how they share one check."""
+
+import asyncio
+import gc
+import logging
+from typing import Any
+
+import pytest
+from faststream import FastStream as UpstreamFastStream
+from faststream.exceptions import SetupError
+from faststream.nats import NatsBroker, TestNatsBroker
+
+from faststream_adapters import (
+    AsgiFastStream,
+    BrokerLifespan,
+    make_liveness_asgi,
+    make_ping_asgi,
+    make_readiness_asgi,
+    make_startup_asgi,
+)
+from faststream_adapters.supervision import run_of
+from tests.servers.nats import NatsServer
+from tests.support import client, eventually, eventually_status, status
+
+MAKERS = [make_ping_asgi, make_liveness_asgi, make_readiness_asgi, make_startup_asgi]
+
+
+async def test_a_ping_needs_no_lifespan(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    ping = make_ping_asgi(broker)
+    assert await status(ping) == 500
+    async with broker:
+        await broker.start()
+        async with client(ping) as http:
+            response = await http.get("/")
+        assert response.status_code == 204
+        assert response.content == b""
+        assert response.headers["cache-control"] == "no-store"
+
+
+async def test_a_ping_of_several_brokers_needs_all(shared_nats: NatsServer) -> None:
+    first, second = NatsBroker(shared_nats.url), NatsBroker(shared_nats.url)
+    async with first:
+        assert await status(make_ping_asgi(first, second)) == 500
+        async with second:
+            assert await status(make_ping_asgi(first, second)) == 204
+
+
+async def test_without_a_lifespan_only_readiness_asks(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    assert await status(make_readiness_asgi(broker)) == 503
+    assert await status(make_liveness_asgi(broker)) == 204
+    assert await status(make_startup_asgi(broker)) == 204
+
+
+@pytest.mark.parametrize("by", ["broker", "app", "lifespan"])
+async def test_the_probes_follow_the_state(nats: NatsServer, by: str) -> None:
+    broker = NatsBroker(nats.url)
+    nats.stop()
+    app = UpstreamFastStream(broker)
+    lifespan = BrokerLifespan(broker, startup="background", drain_delay=0.3)
+    target: Any = {"broker": broker, "app": app, "lifespan": lifespan}[by]
+    live, ready, started = (make(target) for make in MAKERS[1:])
+    await lifespan.enter()
+    assert [await status(probe) for probe in (live, ready, started)] == [204, 503, 503]
+    nats.start()
+    await eventually(lambda: lifespan.state == "running")
+    assert [await status(probe) for probe in (live, ready, started)] == [204, 204, 204]
+    nats.stop()
+    assert [await status(probe) for probe in (live, ready, started)] == [204, 503, 204]
+    nats.start()
+    await eventually_status(ready, 204)
+    leaving = asyncio.create_task(lifespan.leave())
+    await eventually(lambda: lifespan.state == "draining")
+    assert [await status(probe) for probe in (live, ready, started)] == [204, 503, 204]
+    await leaving
+
+
+async def test_liveness_fails_when_the_start_has_failed(nats: NatsServer) -> None:
+    nats.stop()
+    lifespan = BrokerLifespan(NatsBroker(nats.url), startup="background", startup_timeout=0.1)
+    async with lifespan:
+        await eventually(lambda: lifespan.state == "failed")
+        assert await status(make_liveness_asgi(lifespan)) == 503
+        assert await status(make_readiness_asgi(lifespan)) == 503
+        assert await status(make_startup_asgi(lifespan)) == 503
+
+
+@pytest.mark.parametrize(("supervise", "expected"), [(False, 503), (True, 204)])
+async def test_liveness_fails_when_a_client_gave_up_and_nobody_restarts_it(
+    nats: NatsServer,
+    supervise: bool,
+    expected: int,
+) -> None:
+    broker = NatsBroker(nats.url)
+    lifespan = BrokerLifespan(broker, supervise=supervise)
+    async with lifespan:
+        await broker.connection.close()
+        assert await status(make_liveness_asgi(lifespan)) == expected
+
+
+async def test_readiness_forgives_an_optional_broker(shared_nats: NatsServer, nats: NatsServer) -> None:
+    needed, extra = NatsBroker(shared_nats.url), NatsBroker(nats.url)
+    lifespan = BrokerLifespan(needed, extra, optional=[extra])
+    ready, detailed = make_readiness_asgi(lifespan), make_readiness_asgi(lifespan, details=True)
+    async with lifespan, client(detailed) as http:
+        await eventually_status(make_ping_asgi(extra), 204)
+        assert (await http.get("/")).json()["status"] == "pass"
+        nats.kill()
+        await eventually_status(make_ping_asgi(extra), 500)
+        assert await status(ready) == 204
+        answer = await http.get("/")
+        assert answer.status_code == 200
+        assert answer.json()["status"] == "warn"
+
+
+@pytest.mark.parametrize("make", MAKERS[1:])
+async def test_a_lifespan_that_never_ran_is_said_so_once(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    probe = make(BrokerLifespan(NatsBroker()), details=True)
+    async with client(probe) as http:
+        for _ in range(2):
+            answer = await http.get("/")
+            assert answer.status_code == 503
+            assert answer.json()["code"] == "not_started"
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "its lifespan never ran" in warnings[0]
+
+
+async def test_details_name_brokers_and_subscribers_and_no_secret(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url.replace("nats://", "nats://user:secret@"))
+
+    @broker.subscriber("greetings")
+    async def greet(message: str) -> None:
+        """Exist."""
+
+    lifespan = BrokerLifespan(broker)
+    ready = make_readiness_asgi(lifespan, details=True)
+    async with lifespan, client(ready) as http:
+        answer = await http.get("/")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/health+json"
+        body = answer.json()
+        assert (body["status"], body["code"], body["state"]) == ("pass", "ok", ["running"])
+        of_broker, of_subscriber = body["checks"]["NatsBroker"]
+        assert of_broker["code"] == "ok"
+        assert of_broker["observedUnit"] == "ms"
+        assert of_subscriber["componentId"] == "Greet"
+        assert of_subscriber["status"] == "pass"
+        nats.freeze()
+        answer = await http.get("/")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["NatsBroker"][0]["code"] == "timeout"
+        assert "secret" not in answer.text
+        nats.thaw()
+
+
+async def test_statuses_can_be_chosen(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    ping = make_ping_asgi(broker, ok_status=200, fail_status=502)
+    assert await status(ping) == 502
+    async with broker:
+        assert await status(ping) == 200
+
+
+@pytest.mark.parametrize("make", MAKERS)
+async def test_other_methods_are_refused_and_head_works(make: Any, shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    async with broker, client(make(broker)) as http:
+        assert (await http.head("/")).status_code == 204
+        refused = await http.post("/")
+        assert refused.status_code == 405
+        assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+async def test_in_memory_the_probes_follow_the_patched_ping() -> None:
+    broker = NatsBroker()
+    app = AsgiFastStream(broker, ping_path="/ping", readiness_path="/ready")
+    async with TestNatsBroker(broker), app.start_lifespan_context():
+        assert await status(app, "/ping") == 204
+        assert await status(app, "/ready") == 204
+        broker.ping.return_value = False  # type: ignore[attr-defined]
+        assert await status(app, "/ping") == 500
+        assert await status(app, "/ready") == 503
+
+
+async def test_a_result_is_used_again_while_it_is_young(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url)
+    async with BrokerLifespan(broker):
+        ping = make_ping_asgi(broker, ttl=60)
+        assert await status(ping) == 204
+        nats.freeze()
+        assert await status(ping) == 204
+        assert await status(make_ping_asgi(broker, timeout=0.1)) == 500
+        nats.thaw()
+
+
+async def test_many_callers_share_one_check_and_keep_their_own_deadlines(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url)
+    loop = asyncio.get_running_loop()
+    async with BrokerLifespan(broker, supervise=False):
+        nats.freeze()
+        before = broker.connection.stats, len(asyncio.all_tasks())
+        fast, slow = make_ping_asgi(broker, timeout=0.2), make_ping_asgi(broker, timeout=5)
+        waiting = asyncio.create_task(status(slow))
+        storm = [asyncio.create_task(status(fast)) for _ in range(1000)]
+        gone = asyncio.create_task(status(slow))
+        start = loop.time()
+        await eventually(lambda: run_of(broker).round_trips._task is not None)  # noqa: SLF001 (to count it)
+        gone.cancel()
+        assert {await answer for answer in storm} == {500}
+        assert loop.time() - start < 1.2
+        # One task is the check; each caller's own task is counted off, and nats-py's do not change.
+        assert len(asyncio.all_tasks()) == before[1] + 2
+        assert not waiting.done()
+        nats.thaw()
+        assert await asyncio.wait_for(waiting, 5) == 204
+
+
+async def test_a_check_that_never_returns_piles_up_nothing(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url)
+    ping = make_ping_asgi(broker, timeout=0.001)
+    async with BrokerLifespan(broker, supervise=False):
+        nats.freeze()
+        await status(ping)
+        gc.collect()
+        tasks = len(asyncio.all_tasks())
+        for _ in range(300):
+            assert await status(ping) == 500
+        assert len(asyncio.all_tasks()) == tasks
+        nats.thaw()
+        await eventually_status(make_ping_asgi(broker), 204)
+
+
+async def test_bad_arguments_are_refused_when_built() -> None:
+    broker = NatsBroker()
+    with pytest.raises(SetupError, match="not nothing"):
+        make_ping_asgi()
+    with pytest.raises(SetupError, match="not NatsBroker, float"):
+        make_ping_asgi(broker, 5.0)  # type: ignore[arg-type]
+    with pytest.raises(SetupError, match="timeout must be"):
+        make_ping_asgi(broker, timeout=0)
+    with pytest.raises(SetupError, match="ttl"):
+        make_ping_asgi(broker, ttl=-1)
+    with pytest.raises(TypeError, match="unknown"):
+        make_ping_asgi(broker, unknown=1)  # type: ignore[call-arg]
