@@ -4,13 +4,12 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import faststream
 from faststream.asgi import HttpHandler as UpstreamHandler
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from faststream.exceptions import StartupValidationError
-from typing_extensions import Self
 
 from ._compat import EMPTY, Broker, share_state
 from .asyncapi import AsyncAPIRoute
@@ -26,7 +25,14 @@ if TYPE_CHECKING:
     from fast_depends import Provider
     from faststream import ContextRepo
 
-    from ._compat import AnyCallable, Lifespan, LoggerProto, SerializerProto, SettingField, SpecificationFactory
+    from ._compat import (
+        AnyCallable,
+        Lifespan,
+        LoggerProto,
+        SerializerProto,
+        SettingField,
+        SpecificationFactory,
+    )
 
 AsgiRoute = tuple[str, ASGIApp]
 
@@ -189,6 +195,7 @@ class AsgiFastStream(FastStream):
             route.set_logger(self.logger)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection: the server's lifespan, or a request."""
         if scope["type"] == "lifespan":
             await self.lifespan(scope, receive, send)
             return

@@ -229,21 +229,25 @@ class HttpHandler(Endpoint):
             response = await call(scope, receive, send)
             if not callable(response):
                 name = getattr(self.func, "__name__", self.func)
-                msg = f"{name} returned {type(response).__name__}: return an AsgiResponse or another ASGI app."
+                msg = (
+                    f"{name} returned {type(response).__name__}: return an AsgiResponse or another ASGI app."
+                )
                 raise TypeError(msg)  # noqa: TRY301 (answered and logged like every error of a handler)
         except ValidationError:
-            self._log(logging.INFO, "%s %s: a parameter is missing or invalid", scope, exc_info=False)
+            self._log(logging.INFO, "a parameter is missing or invalid", scope, exc_info=False)
             return _INVALID
         except ClientDisconnectError:
             return _DISCONNECTED
         except Exception:  # noqa: BLE001 (nothing of it may reach the client; all of it reaches the log)
-            self._log(logging.ERROR, "%s %s failed", scope, exc_info=True)
+            self._log(logging.ERROR, "the handler failed", scope, exc_info=True)
             return _FAILED
         return cast("ASGIApp", response)
 
     def _log(self, level: int, message: str, scope: Scope, *, exc_info: bool) -> None:
         if self.logger is not None:
-            self.logger.log(level, message % (scope["method"], scope["path"]), exc_info=exc_info)
+            # FastStream's logger protocol takes a whole message.
+            text = f"{scope['method']} {scope['path']}: {message}"
+            self.logger.log(level, text, exc_info=exc_info)
 
 
 class GetHandler(HttpHandler):

@@ -75,7 +75,9 @@ def lifespan_for(
     """
     if len(targets) == 1 and isinstance(targets[0], BrokerLifespan):
         if keywords:
-            msg = f"{', '.join(keywords)}: give these to the BrokerLifespan itself, it brings its own keywords."
+            msg = (
+                f"{', '.join(keywords)}: give these to the BrokerLifespan itself, it brings its own keywords."
+            )
             raise SetupError(msg)
         return targets[0]
     return BrokerLifespan(*targets, **keywords)  # type: ignore[arg-type]  # it says what it takes

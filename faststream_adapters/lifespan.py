@@ -63,8 +63,8 @@ class BrokerLifespan:
 
     Args:
         targets: One or more brokers, or one FastStream app, whose hooks, lifespan and context then run too.
-        startup: `"strict"`: wait for every broker, and fail the host's start if one fails. `"background"`: let
-            the host start at once and go on connecting; it is not ready until the brokers are up.
+        startup: `"strict"`: wait for every broker, and fail the host's start if one fails.
+            `"background"`: let the host start at once and go on connecting; not ready until they are up.
         startup_timeout: Seconds after which the start has failed; 20 when strict, no limit in the background.
         consume: Whether subscribers are started; without them the brokers can only publish.
         optional: Brokers whose loss fails neither the start nor readiness.
@@ -189,12 +189,16 @@ class BrokerLifespan:
             if self._entered == 1:
                 self._ready = asyncio.get_running_loop().create_future()
                 await self._start(host, options or {}, hooks_only=hooks_only)
-            elif self._ready is not None and (error := await asyncio.shield(self._ready)) is not None:
-                msg = "The start that this one has joined did not succeed."
-                raise BrokerStartError(msg) from error
+            else:
+                await self._join()
         except BaseException:
             self._entered -= 1
             raise
+
+    async def _join(self) -> None:
+        if self._ready is not None and (error := await asyncio.shield(self._ready)) is not None:
+            msg = "The start that this one has joined did not succeed."
+            raise BrokerStartError(msg) from error
 
     async def leave(self) -> None:
         """Stop, when everybody who entered has left; once more does nothing."""
@@ -215,7 +219,7 @@ class BrokerLifespan:
         self._set_state("starting")
         if self.drain_delay + self.shutdown_timeout >= _KILLED_AFTER:
             logger.warning(
-                "drain_delay + shutdown_timeout is %g s, but Kubernetes and gunicorn kill after %g s by default: "
+                "drain_delay + shutdown_timeout is %g s, but Kubernetes and gunicorn kill after %g s: "
                 "raise their limit (terminationGracePeriodSeconds, --graceful-timeout) above it.",
                 self.drain_delay + self.shutdown_timeout,
                 _KILLED_AFTER,

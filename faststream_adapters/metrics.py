@@ -24,9 +24,11 @@ class SchemaKeywords(TypedDict, total=False):
 class _Metrics(Endpoint):
     def __init__(self, registry: "CollectorRegistry | None", **schema: Any) -> None:
         try:
-            import prometheus_client  # noqa: PLC0415 (an extra)
+            import prometheus_client
         except ImportError as error:
-            msg = 'Metrics need prometheus_client: install it with pip install "faststream-adapters[metrics]".'
+            msg = (
+                'Metrics need prometheus_client: install it with pip install "faststream-adapters[metrics]".'
+            )
             raise ImportError(msg) from error
         super().__init__(**schema)
         self._registry = prometheus_client.REGISTRY if registry is None else registry

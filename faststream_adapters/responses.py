@@ -7,7 +7,7 @@ from faststream.asgi.types import Receive, Scope, Send
 
 from ._compat import json_dumps
 
-_NO_CONTENT_LENGTH = frozenset({204, 304})
+_NO_CONTENT_LENGTH = frozenset({*range(100, 200), 204, 304})
 
 
 class AsgiResponse:
@@ -33,17 +33,16 @@ class AsgiResponse:
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in (headers or {}).items()
         ]
-        if (
-            status_code >= 200
-            and status_code not in _NO_CONTENT_LENGTH
-            and not any(name == b"content-length" for name, _ in self.raw_headers)
+        if status_code not in _NO_CONTENT_LENGTH and not any(
+            name == b"content-length" for name, _ in self.raw_headers
         ):
             self.raw_headers.append((b"content-length", str(len(body)).encode()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(status_code={self.status_code}, {len(self.body)} bytes)"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the ASGI signature)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's)
+        """Send the response; a websocket is closed instead."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return

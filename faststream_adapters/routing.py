@@ -77,6 +77,7 @@ class Endpoint:
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection, of any kind."""
         if scope["type"] == "lifespan":
             await _accept_lifespan(receive, send)
             return

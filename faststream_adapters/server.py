@@ -26,7 +26,7 @@ def make_server(app: ASGIApp, log_level: int, options: "dict[str, SettingField]"
         ImportError: uvicorn is not installed.
     """
     try:
-        import uvicorn  # noqa: PLC0415 (an extra)
+        import uvicorn
     except ImportError as error:
         msg = 'Serving HTTP needs uvicorn: install it with pip install "faststream-adapters[server]".'
         raise ImportError(msg) from error

@@ -19,15 +19,15 @@ async def status(app: ASGIApp, path: str = "/") -> int:
         return (await http.get(path)).status_code
 
 
-async def eventually(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait until something that tells nobody of its changes is so."""
-    async with asyncio.timeout(timeout):
-        while not condition():
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 (that is what it is for)
             await asyncio.sleep(0.01)
 
 
-async def eventually_status(app: ASGIApp, expected: int, timeout: float = 15.0) -> None:
+async def eventually_status(app: ASGIApp, expected: int, seconds: float = 15.0) -> None:
     """Wait until an endpoint answers with this status."""
-    async with asyncio.timeout(timeout):
-        while await status(app) != expected:
+    async with asyncio.timeout(seconds):
+        while await status(app) != expected:  # noqa: ASYNC110 (that is what it is for)
             await asyncio.sleep(0.02)

@@ -55,7 +55,7 @@ class NatsDriver(Driver):
         client = self.client
         if client is None or client.is_connected or client.is_reconnecting:
             return False
-        # A login that is rejected on reconnect ends the task that reconnects, and leaves the client "connecting".
+        # A login rejected on reconnect ends the task that reconnects, and leaves the client "connecting".
         task = client._reconnection_task  # noqa: SLF001 (nats-py has no public way)
         return not client.is_connecting or (task is not None and task.done())
 
@@ -133,7 +133,7 @@ async def _drain(subscriber: Any) -> None:
         return
     # With max_workers > 1 the messages wait in a stream, then for the limiter, which is first come, first
     # served: who holds all of its places knows that nobody is left before him.
-    while subscriber.receive_stream.statistics().current_buffer_used:
+    while subscriber.receive_stream.statistics().current_buffer_used:  # noqa: ASYNC110 (it tells nobody)
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     for _ in range(subscriber.max_workers):
@@ -156,7 +156,7 @@ async def _close(client: Client) -> None:
             await client.close()
     # A close() that was interrupted counts as done, and leaves the socket open.
     if (transport := client._transport) is not None:  # noqa: SLF001 (nats-py has no public way)
-        transport.close()
+        transport.close()  # type: ignore[no-untyped-call]  # nats-py left it untyped
 
 
 driver = NatsDriver

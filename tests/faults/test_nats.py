@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from faststream.nats import JStream, NatsBroker, PullSub
 
-from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_asgi
-from faststream_adapters import supervision
+from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_asgi, supervision
 from tests.conftest import NatsFactory
 from tests.servers.nats import NatsServer
 from tests.support import eventually, eventually_status, status
@@ -23,9 +22,10 @@ def consumer(url: str, kind: str = "core") -> tuple[NatsBroker, "asyncio.Queue[s
         "pull": {"stream": JStream("jobs"), "durable": "worker", "pull_sub": PullSub(timeout=0.5)},
     }
 
-    @broker.subscriber("jobs", **options[kind])
     async def handle(message: str) -> None:
         await received.put(message)
+
+    broker.subscriber("jobs", **options[kind])(handle)
 
     return broker, received
 
@@ -81,7 +81,9 @@ async def test_down_longer_than_the_client_reconnects(
         assert broker.connection is client
 
 
-async def test_a_client_that_was_closed_is_restarted(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_was_closed_is_restarted(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.05)
     broker, received = consumer(nats.url)
     lifespan = BrokerLifespan(broker)

@@ -44,7 +44,9 @@ app = AsgiFastStream(
 )
 """
 
-FASTAPI = APP.partition("app = AsgiFastStream")[0] + """
+FASTAPI = (
+    APP.partition("app = AsgiFastStream")[0]
+    + """
 from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from faststream_adapters import (
@@ -64,6 +66,7 @@ app.mount("/live", make_liveness_asgi(lifespan))
 app.mount("/ready", make_readiness_asgi(lifespan))
 app.mount("/startup", make_startup_asgi(lifespan))
 """
+)
 
 both = pytest.mark.parametrize("app", [APP, FASTAPI], ids=["standalone", "fastapi"])
 

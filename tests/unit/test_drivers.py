@@ -18,7 +18,7 @@ class Pinged(NatsBroker):
 
     answer: Any = True
 
-    async def ping(self, timeout: float | None) -> bool:
+    async def ping(self, timeout: float | None) -> bool:  # noqa: ASYNC109 (FastStream's signature)
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is None:
@@ -28,7 +28,13 @@ class Pinged(NatsBroker):
 
 @pytest.mark.parametrize(
     ("answer", "code"),
-    [(True, "ok"), (False, "error"), (OSError(), "refused"), (TimeoutError(), "timeout"), (KeyError(), "error")],
+    [
+        (True, "ok"),
+        (False, "error"),
+        (OSError(), "refused"),
+        (TimeoutError(), "timeout"),
+        (KeyError(), "error"),
+    ],
 )
 async def test_an_unknown_broker_is_asked_by_its_ping(answer: Any, code: str) -> None:
     broker = Pinged()
@@ -66,7 +72,9 @@ async def test_an_unknown_broker_starts_and_stops_by_its_public_methods(shared_n
 
 
 def test_the_name_has_no_credentials() -> None:
-    broker = NatsBroker("nats://one", specification_url=["nats://user:secret@one:4222/path?token=secret", "two:1"])
+    broker = NatsBroker(
+        "nats://one", specification_url=["nats://user:secret@one:4222/path?token=secret", "two:1"]
+    )
     assert driver_for(broker).name == "NatsBroker nats://one:4222/path, two:1"
 
 

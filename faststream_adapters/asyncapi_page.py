@@ -1,0 +1,451 @@
+"""The AsyncAPI page: an AsyncAPI document, version 2 or 3, as HTML that needs no script."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
+
+from faststream.exceptions import SetupError
+
+__all__ = ("Sections", "View", "mapping")
+
+_EXTERNAL_ORIGIN = re.compile(r"(?:https?:)?//[a-z0-9.:\[\]-]+(?=[/?#]|$)", re.IGNORECASE)
+_NOT_A_PATH = re.compile(r"//|[^/?#]*:")
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows, and from where: the options of `make_asyncapi_asgi`."""
+
+    sidebar: bool
+    info: bool
+    servers: bool
+    operations: bool
+    messages: bool
+    schemas: bool
+    errors: bool
+    expand_message_examples: bool
+    js_url: str | None
+    css_url: str | None
+
+    def react_config(self) -> dict[str, Any]:
+        """Return the configuration of the React component.
+
+        Source: https://github.com/asyncapi/asyncapi-react/blob/master/docs/configuration/config-modification.md
+        """
+        show = ("sidebar", "info", "servers", "operations", "messages", "schemas", "errors")
+        return {
+            "show": {name: getattr(self, name) for name in show},
+            "expand": {"messageExamples": self.expand_message_examples},
+            "sidebar": {"showServers": "byDefault", "showOperations": "byDefault"},
+        }
+
+    def assets(self) -> tuple[str, ...]:
+        """Return the names of the page's own files."""
+        return ("icon.svg", "docs.css") if self.js_url is None else ("icon.svg", "react.css", "react.js")
+
+    def headers(self) -> dict[str, str]:
+        """Return the page's security headers."""
+        scripts, styles = ["'self'"], ["'self'"]
+        if self.js_url is not None:
+            # The component compiles its validators from text; its Markdown may come with style attributes.
+            scripts += ["'unsafe-eval'", *_origins(self.js_url, "asyncapi_js_url")]
+            styles += ["'unsafe-inline'", *_origins(self.css_url, "asyncapi_css_url")]
+        policy = (
+            "default-src 'none'",
+            f"style-src {' '.join(styles)}",
+            "img-src 'self' data:",
+            f"script-src {' '.join(scripts)}",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+        return {"Content-Security-Policy": "; ".join(policy), "Referrer-Policy": "no-referrer"}
+
+
+def _origins(url: str | None, keyword: str) -> list[str]:
+    if url is None:
+        return []
+    if external := _EXTERNAL_ORIGIN.match(url):
+        return [external[0].removeprefix("//")]
+    if _NOT_A_PATH.match(url):
+        msg = f"{keyword} must be a path or an http(s) URL without credentials, not {url!r}."
+        raise SetupError(msg)
+    return []
+
+
+class _Html(str):
+    """Text that is markup; any other text is escaped when it becomes part of markup."""
+
+    __slots__ = ()
+
+
+def _join(parts: Iterable[object]) -> _Html:
+    return _Html(
+        "".join(part if isinstance(part, _Html) else escape(str(part)) for part in parts if part is not None)
+    )
+
+
+def _tag(name: str, *parts: object, **attributes: str) -> _Html:
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
+    )
+    return _Html(f"<{name}{written}>{_join(parts)}</{name}>")
+
+
+def _text(value: object) -> _Html | None:
+    return _tag("p", value, class_="text") if value else None
+
+
+def _link(url: str, *parts: object) -> object:
+    """Return a link, or the bare parts where the URL could run a script."""
+    if re.match(r"(?:https?://|mailto:)", url, re.IGNORECASE):
+        return _tag("a", *parts, href=url, rel="noreferrer")
+    return _join(parts)
+
+
+def _anchor(kind: str, name: str) -> str:
+    return f"{kind}-{'-'.join(name.split())}"
+
+
+def _to_anchor(kind: str, name: str, shown: object = None) -> _Html:
+    return _tag("a", name if shown is None else shown, href=f"#{quote(_anchor(kind, name))}")
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """Return the value if it is a mapping, else an empty one: a document may hold anything."""
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _pointer(reference: str) -> list[str]:
+    return [
+        unquote(part).replace("~1", "/").replace("~0", "~")
+        for part in reference.removeprefix("#/").split("/")
+    ]
+
+
+class _Operation(NamedTuple):
+    name: str
+    kind: str
+    address: str
+    details: dict[str, Any]
+    channel: dict[str, Any]
+    messages: list[Any]
+
+
+class _Message(NamedTuple):
+    name: str
+    content: dict[str, Any]
+
+
+class Sections:
+    """The parts of the server-rendered page, for AsyncAPI 3 and 2 alike."""
+
+    def __init__(self, document: dict[str, Any], view: View) -> None:
+        self.document = document
+        self.view = view
+        self.servers = mapping(document.get("servers"))
+        self.components = mapping(document.get("components"))
+        self.schemas = mapping(self.components.get("schemas"))
+        self.operations = list(self._operations())
+        messages = mapping(self.components.get("messages"))
+        self.messages = {name: _Message(name, mapping(content)) for name, content in messages.items()}
+        for operation in self.operations:
+            for node in operation.messages:
+                if (message := self._message(node)).content:
+                    self.messages.setdefault(message.name, message)
+
+    def main(self) -> _Html:
+        """Return all that the view shows."""
+        view = self.view
+        parts = [self._info() if view.info else None]
+        if view.servers:
+            parts.append(_section("Servers", [*map(self._server, self.servers.items())]))
+        if view.operations:
+            parts.append(_section("Operations", [*map(self._show_operation, self.operations)]))
+        if view.messages:
+            parts.append(_section("Messages", [*map(self._show_message, self.messages.values())]))
+        if view.schemas:
+            parts.append(_section("Schemas", [*map(self._show_schema, self.schemas.items())]))
+        return _join(parts)
+
+    def sidebar(self) -> _Html:
+        """Return the table of contents."""
+        view = self.view
+        parts: list[_Html | None] = []
+        if view.operations:
+            links = [_to_anchor("operation", item.name, item.address) for item in self.operations]
+            parts.append(_contents_of("Operations", links))
+        if view.messages:
+            parts.append(_contents_of("Messages", [_to_anchor("message", name) for name in self.messages]))
+        if view.schemas:
+            parts.append(_contents_of("Schemas", [_to_anchor("schema", name) for name in self.schemas]))
+        return _tag("nav", *parts, aria_label="Contents")
+
+    def _resolve(self, node: object) -> tuple[str | None, Any]:
+        """Follow references inside the document; return the last one's name and what it points to."""
+        name = None
+        seen: set[str] = set()
+        while isinstance(reference := mapping(node).get("$ref"), str) and reference not in seen:
+            seen.add(reference)
+            node = self.document
+            for name in _pointer(reference):
+                node = mapping(node).get(name)
+        return name, node
+
+    def _message(self, node: object) -> _Message:
+        name, found = self._resolve(node)
+        content = mapping(found)
+        return _Message(str(name or content.get("name") or content.get("title") or "message"), content)
+
+    def _operations(self) -> Iterable[_Operation]:
+        channels = mapping(self.document.get("channels"))
+        for name, value in mapping(self.document.get("operations")).items():
+            operation = mapping(value)
+            channel_name, found = self._resolve(operation.get("channel"))
+            channel = mapping(found)
+            kind = str(operation.get("action"))
+            address = str(channel.get("address") or channel_name or name)
+            messages = _list(operation.get("messages"))
+            yield _Operation(name, kind, address, operation, channel, messages)
+        for name, value in channels.items():
+            channel = mapping(value)
+            # AsyncAPI 2 says what others do: they publish what this application receives.
+            for key, kind in (("publish", "receive"), ("subscribe", "send")):
+                if operation := mapping(channel.get(key)):
+                    message = operation.get("message")
+                    messages = _list(mapping(message).get("oneOf")) or [message] * (message is not None)
+                    yield _Operation(f"{name}-{key}", kind, name, operation, channel, messages)
+
+    def _info(self) -> _Html:
+        info = mapping(self.document.get("info"))
+        contact = mapping(info.get("contact"))
+        license_ = mapping(info.get("license"))
+        facts: list[object] = []
+        if contact:
+            email = str(contact.get("email", ""))
+            url = str(contact.get("url") or (email and f"mailto:{email}"))
+            facts.append(_join(["Contact: ", _link(url, contact.get("name") or email or url)]))
+        if license_:
+            facts.append(_join(["License: ", _link(str(license_.get("url", "")), license_.get("name"))]))
+        if terms := info.get("termsOfService"):
+            facts.append(_link(str(terms), "Terms of service"))
+        facts += _more(info)
+        facts += _more(self.document)
+        version = _tag("span", info.get("version", ""), class_="version")
+        return _join(
+            [
+                _tag("h1", info.get("title", ""), " ", version),
+                _tag("p", f"AsyncAPI {self.document.get('asyncapi', '')}", class_="note"),
+                _text(info.get("description")),
+                *(_tag("p", fact, class_="note") for fact in facts),
+                _tags(info) or _tags(self.document),
+            ],
+        )
+
+    def _server(self, item: tuple[str, Any]) -> _Html:
+        name, server = item[0], mapping(item[1])
+        protocol = server.get("protocol", "")
+        address = server.get("url") or f"{protocol}://{server.get('host', '')}{server.get('pathname', '')}"
+        version = server.get("protocolVersion")
+        return _tag(
+            "article",
+            _tag("h3", name, " ", _tag("code", address)),
+            _tag("p", protocol, f" {version}" if version else "", class_="note"),
+            _text(server.get("description")),
+            _tags(server),
+            class_="card",
+            id=_anchor("server", name),
+        )
+
+    def _show_operation(self, operation: _Operation) -> _Html:
+        details, channel = operation.details, operation.channel
+        facts: list[object] = []
+        if servers := [self._server_name(server) for server in _list(channel.get("servers"))]:
+            facts.append(f"Servers: {', '.join(servers)}")
+        facts += (*_bindings(channel), *_bindings(details))
+        names = [self._message(node).name for node in operation.messages]
+        links = [_to_anchor("message", name) if self.view.messages else _tag("code", name) for name in names]
+        return _tag(
+            "article",
+            _tag("h3", _badge(operation), operation.address),
+            _text(details.get("summary")),
+            _text(details.get("description")),
+            _text(channel.get("description")),
+            *(_tag("p", fact, class_="note") for fact in facts),
+            *(_tag("p", "Message: ", link, class_="note") for link in links),
+            _tags(details),
+            class_="card",
+            id=_anchor("operation", operation.name),
+        )
+
+    def _server_name(self, server: object) -> str:
+        return self._resolve(server)[0] or str(server)
+
+    def _show_message(self, message: _Message) -> _Html:
+        content = message.content
+        title = content.get("title") or message.name
+        payload = _payload(content)
+        examples = [example for example in _list(content.get("examples")) if example]
+        examples += _list(mapping(self._resolve(payload)[1]).get("examples"))
+        return _tag(
+            "article",
+            _tag("h3", title),
+            _tag("p", content["contentType"], class_="note") if "contentType" in content else None,
+            _text(content.get("summary")),
+            _text(content.get("description")),
+            *(self._shape("Headers", content["headers"]) if "headers" in content else ()),
+            *(self._shape("Payload", payload) if payload is not None else ()),
+            *map(self._example, examples),
+            _tags(content),
+            class_="card",
+            id=_anchor("message", message.name),
+        )
+
+    def _shape(self, title: str, schema: object) -> tuple[_Html, ...]:
+        _, found = self._resolve(schema)
+        return (_tag("h4", title, " ", self._type(schema)), self._fields(found))
+
+    def _example(self, example: object) -> _Html:
+        # A valueless attribute has no keyword of its own in `_tag`.
+        opening = _Html("<details open>" if self.view.expand_message_examples else "<details>")
+        body = _join([_tag("summary", "Example"), _tag("pre", _tag("code", _pretty(example)))])
+        return _join([opening, body, _Html("</details>")])
+
+    def _show_schema(self, item: tuple[str, Any]) -> _Html:
+        name, schema = item
+        return _tag(
+            "article",
+            _tag("h3", name, " ", _tag("span", self._type(schema), class_="type")),
+            _text(mapping(schema).get("description")),
+            self._fields(schema),
+            _tag("details", _tag("summary", "JSON Schema"), _tag("pre", _tag("code", _pretty(schema)))),
+            class_="card",
+            id=_anchor("schema", name),
+        )
+
+    def _fields(self, schema: object) -> _Html:
+        """Return the properties of a schema and of objects inside it, but not of schemas it refers to."""
+        inside = mapping(schema)
+        if "items" in inside:
+            return self._fields(inside["items"])
+        required = _list(inside.get("required"))
+        fields = [
+            _tag(
+                "li",
+                _tag("code", name),
+                " ",
+                _tag("span", self._type(field), class_="type"),
+                _tag("span", " required", class_="required") if name in required else None,
+                _rules(mapping(field)),
+                _text(mapping(field).get("description")),
+                self._fields(field),
+            )
+            for name, field in mapping(inside.get("properties")).items()
+        ]
+        return _tag("ul", *fields, class_="fields") if fields else _Html()
+
+    def _type(self, schema: object) -> _Html:
+        """Return what a value may be, in a few words."""
+        inside = mapping(schema)
+        if isinstance(reference := inside.get("$ref"), str):
+            return self._schema_name(_pointer(reference)[-1])
+        for key, between in (("oneOf", " | "), ("anyOf", " | "), ("allOf", " & ")):
+            if choices := _list(inside.get(key)):
+                return _Html(escape(between).join(map(self._type, choices)))
+        if values := [inside["const"]] if "const" in inside else _list(inside.get("enum")):
+            return _join([" | ".join(map(_compact, values))])
+        kind = inside.get("type", "any")
+        if kind == "array":
+            return _join(["array of ", self._type(inside.get("items"))])
+        if kind == "object" and mapping(inside.get("additionalProperties")):
+            return _join(["object of ", self._type(inside["additionalProperties"])])
+        name = " | ".join(kind) if isinstance(kind, list) else kind
+        return _join([name, f" ({inside['format']})" if "format" in inside else None])
+
+    def _schema_name(self, name: str) -> _Html:
+        return _to_anchor("schema", name) if self.view.schemas and name in self.schemas else _join([name])
+
+
+def _badge(operation: _Operation) -> _Html:
+    if http := mapping(mapping(operation.details.get("bindings")).get("http")):
+        return _tag("span", "HTTP ", http.get("method"), class_="badge http")
+    return _tag("span", operation.kind, "s", class_=f"badge {operation.kind}")
+
+
+def _section(title: str, cards: list[_Html]) -> _Html | None:
+    return _join([_tag("h2", title), *cards]) if cards else None
+
+
+def _contents_of(title: str, links: list[_Html]) -> _Html | None:
+    if not links:
+        return None
+    return _join([_tag("h2", title), _tag("ul", *(_tag("li", link) for link in links))])
+
+
+def _more(holder: dict[str, Any]) -> list[object]:
+    documents = mapping(holder.get("externalDocs"))
+    if not documents:
+        return []
+    url = str(documents.get("url", ""))
+    return [_link(url, documents.get("description") or url)]
+
+
+def _tags(holder: dict[str, Any]) -> _Html | None:
+    names = [mapping(item).get("name", "") for item in _list(holder.get("tags"))]
+    return _tag("p", *(_tag("span", name, class_="tag") for name in names)) if names else None
+
+
+def _payload(message: dict[str, Any]) -> Any:
+    payload = message.get("payload")
+    # AsyncAPI 3 lets a payload say which schema language it is in.
+    return mapping(payload).get("schema") if "schemaFormat" in mapping(payload) else payload
+
+
+def _bindings(holder: dict[str, Any]) -> list[str]:
+    lines = []
+    for protocol, binding in mapping(holder.get("bindings")).items():
+        facts = [
+            f"{key} {value if isinstance(value, str) else _compact(value)}"
+            for key, value in mapping(binding).items()
+            if key != "bindingVersion"
+        ]
+        if facts:
+            lines.append(f"{protocol}: {', '.join(facts)}")
+    return lines
+
+
+_RULES = (
+    "default",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "minItems",
+    "maxItems",
+)
+
+
+def _rules(schema: dict[str, Any]) -> _Html | None:
+    rules = [f" · {name} {_compact(schema[name])}" for name in _RULES if name in schema]
+    return _tag("span", *rules, class_="type") if rules else None
