@@ -37,9 +37,17 @@ if TYPE_CHECKING:
 AsgiRoute = tuple[str, ASGIApp]
 
 _LOGGER = logging.getLogger("faststream")
-# FastStream's own handlers are welcome too: one import that was not changed must not lose its injection.
-_HANDLERS = (HttpHandler, UpstreamHandler)
 _NOT_FOUND = AsgiResponse(b"Not Found", 404)
+
+
+def _http_only(handler: UpstreamHandler) -> ASGIApp:
+    """Return a handler of FastStream's own, for whom forgot to change one import, without its fault."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # It would take a websocket for a request.
+        await (handler if scope["type"] == "http" else _NOT_FOUND)(scope, receive, send)
+
+    return app
 
 
 class FastStream(faststream.FastStream):
@@ -186,11 +194,12 @@ class AsgiFastStream(FastStream):
         Raises:
             SetupError: The path does not start with a slash, or it is taken.
         """
-        handler = isinstance(route, _HANDLERS)
-        self._routes.add(path, route, exact=handler or isinstance(route, Endpoint))
-        if handler or isinstance(route, Endpoint):
+        endpoint = isinstance(route, Endpoint | UpstreamHandler)
+        app = _http_only(route) if isinstance(route, UpstreamHandler) else route
+        self._routes.add(path, app, exact=endpoint)
+        if isinstance(route, Endpoint | UpstreamHandler):
             self.schema.add_http_route(path, route)  # type: ignore[arg-type]  # it reads what an Endpoint has
-        if isinstance(route, _HANDLERS):
+        if isinstance(route, HttpHandler | UpstreamHandler):
             route.update_fd_config(self.config)
             route.set_logger(self.logger)
 

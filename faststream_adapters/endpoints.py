@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from abc import abstractmethod
 from typing import Any, TypedDict, Unpack
 
 from faststream import FastStream
@@ -140,9 +141,9 @@ class _Probe(Endpoint):
             return self._report(code, results)
         return self._ok if code is None else self._fail
 
+    @abstractmethod
     async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
         """Return why the target is not healthy, or None, and what each broker that was asked answered."""
-        raise NotImplementedError
 
     async def _ask(self) -> dict[BrokerRun, Result]:
         runs = self._target.runs

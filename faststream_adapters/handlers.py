@@ -148,6 +148,9 @@ def _takes(func: UserHandler) -> tuple[bool, int]:
     except (NameError, TypeError):
         # What cannot be read may be an injected type: FastDepends gives the error, with its context.
         return True, len(parameters)
+    if any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values()):
+        # The scope is given by position; FastDepends finds the name for it.
+        return True, len(parameters)
     marks = [
         mark
         for name, parameter in parameters.items()

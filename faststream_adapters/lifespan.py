@@ -107,7 +107,7 @@ class BrokerLifespan:
         """Whether the lifespan was ever entered."""
         self._state: State = "stopped"
         self._entered = 0
-        self._ready: asyncio.Future[BaseException | None] | None = None
+        self._ready: asyncio.Future[BaseException | None]
         self._background: asyncio.Task[None] | None = None
         self._runs: list[BrokerRun] = []
         self._resources = AsyncExitStack()
@@ -187,16 +187,28 @@ class BrokerLifespan:
         self._entered += 1
         try:
             if self._entered == 1:
-                self._ready = asyncio.get_running_loop().create_future()
-                await self._start(host, options or {}, hooks_only=hooks_only)
+                await self._begin(host, options or {}, hooks_only=hooks_only)
             else:
                 await self._join()
         except BaseException:
             self._entered -= 1
             raise
 
+    async def _begin(self, host: object, options: Mapping[str, "SettingField"], *, hooks_only: bool) -> None:
+        """Start, and tell those who join."""
+        self._ready = asyncio.get_running_loop().create_future()
+        error: BaseException | None = None
+        try:
+            await self._start(host, options, hooks_only=hooks_only)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._ready.set_result(error)
+
     async def _join(self) -> None:
-        if self._ready is not None and (error := await asyncio.shield(self._ready)) is not None:
+        """Wait for a start that somebody else has begun."""
+        if (error := await asyncio.shield(self._ready)) is not None:
             msg = "The start that this one has joined did not succeed."
             raise BrokerStartError(msg) from error
 
@@ -224,7 +236,6 @@ class BrokerLifespan:
                 self.drain_delay + self.shutdown_timeout,
                 _KILLED_AFTER,
             )
-        ready = self._ready
         try:
             if self.app is not None:
                 if not hooks_only:
@@ -245,11 +256,7 @@ class BrokerLifespan:
                 await self._release(0.0)
             finally:
                 await self._leave_resources()
-            if ready is not None:
-                ready.set_result(error)
             raise
-        if ready is not None:
-            ready.set_result(None)
 
     def _acquire(self, host: object) -> None:
         for broker in self.brokers:
@@ -330,15 +337,13 @@ class BrokerLifespan:
 
     async def _release(self, deadline: float) -> None:
         """Stop the brokers that nobody else needs, together, whatever becomes of one of them."""
-        releases = [run.release(self, deadline) for run in self._runs]
         try:
-            results = await asyncio.gather(*releases, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                for run in self._runs:
+                    group.create_task(run.release(self, deadline))
         finally:
             # A release that was cancelled before its first step has not happened.
             self._runs = [run for run in self._runs if self in run.holders]
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
 
     async def _leave_resources(self) -> None:
         self._signals.restore()

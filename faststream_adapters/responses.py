@@ -75,5 +75,8 @@ class JSONResponse(AsgiResponse):
         super().__init__(
             data if isinstance(data, bytes) else json_dumps(data),
             status_code,
-            {"Content-Type": "application/json", **(headers or {})},
+            {
+                "content-type": "application/json",
+                **{name.lower(): value for name, value in (headers or {}).items()},
+            },
         )

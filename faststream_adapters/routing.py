@@ -1,6 +1,7 @@
 """Which app answers a request: endpoints by their exact path, everything else by prefix."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
@@ -42,7 +43,7 @@ def route_path(scope: Scope) -> str:
     return path.removesuffix("/") or "/"
 
 
-class Endpoint:
+class Endpoint(ABC):
     """One URL's behaviour, whatever the URL is: an ASGI app for HTTP that needs no router.
 
     Methods that are not listed get 405 with `Allow`; a websocket is closed; a lifespan is accepted, so that
@@ -72,9 +73,9 @@ class Endpoint:
         self.unique_id = unique_id
         self._not_allowed = AsgiResponse(b"Method Not Allowed", 405, {"Allow": ", ".join(self.methods)})
 
+    @abstractmethod
     async def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:
         """Answer one request; its method is one of `methods`."""
-        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection, of any kind."""
@@ -102,7 +103,7 @@ class Routes:
         self._exact: dict[str, ASGIApp] = {}
         self._mounts: dict[str, ASGIApp] = {}
 
-    def __iter__(self) -> "Any":
+    def __iter__(self) -> Iterator[tuple[str, ASGIApp]]:
         return iter([*self._exact.items(), *self._mounts.items()])
 
     def add(self, path: str, app: ASGIApp, *, exact: bool) -> None:

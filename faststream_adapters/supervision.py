@@ -24,6 +24,9 @@ CHECK_TIMEOUT = 1.0
 PATIENCE = 30.0
 """Seconds without an answer after which a client that claims to be connected is not believed any more."""
 
+END_TIMEOUT = 0.5
+"""Seconds that a cancelled task gets before it is cancelled once more."""
+
 _REASONS: dict[Code, str] = {
     "timeout": "it did not answer in time",
     "refused": "the connection was refused",
@@ -45,7 +48,7 @@ async def end(task: "asyncio.Task[Any]") -> None:
     """Cancel a task until it has ended: some client code swallows the first cancellation."""
     for _ in range(20):
         task.cancel()
-        await asyncio.wait((task,), timeout=0.5)
+        await asyncio.wait((task,), timeout=END_TIMEOUT)
         if task.done():
             return
     logger.error("A task does not end when it is cancelled: %r", task)

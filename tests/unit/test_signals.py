@@ -1,0 +1,87 @@
+"""DrainSignals: in front of the server's handlers, and out of the way again."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from faststream_adapters.signals import DrainSignals
+from tests.support import eventually
+
+Seen = list[int]
+
+
+@pytest.fixture
+def server() -> Iterator[Seen]:
+    """Return the signals that a server, with handlers of its own, has got."""
+    seen: Seen = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+async def test_the_server_hears_of_the_signal_after_the_delay(server: Seen) -> None:
+    began: Seen = []
+    signals = DrainSignals(0.2, lambda: began.append(len(server)))
+    signals.install()
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    await eventually(lambda: bool(began))
+    assert (began, server) == ([0], [])
+    await eventually(lambda: bool(server))
+    assert server == [signal.SIGTERM]
+    signals.restore()
+
+
+async def test_a_second_interrupt_goes_through_at_once(server: Seen) -> None:
+    signals = DrainSignals(60, lambda: None)
+    signals.install()
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.sleep(0)
+    assert server == []
+    signal.raise_signal(signal.SIGINT)
+    assert server == [signal.SIGINT]
+    signals.restore()
+
+
+async def test_afterwards_the_servers_handlers_are_back(server: Seen) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    signals = DrainSignals(60, lambda: None)
+    signals.install()
+    assert signal.getsignal(signal.SIGTERM) != before
+    signals.restore()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_a_handler_that_came_later_is_left_alone(server: Seen) -> None:
+    def later(number: int, frame: FrameType | None) -> None: ...
+
+    signals = DrainSignals(60, lambda: None)
+    signals.install()
+    signal.signal(signal.SIGTERM, later)
+    signals.restore()
+    assert signal.getsignal(signal.SIGTERM) is later
+
+
+async def test_without_a_server_nothing_is_touched() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        signals = DrainSignals(60, lambda: None)
+        signals.install()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signals.restore()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_outside_the_main_thread_nothing_is_touched(server: Seen) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    await asyncio.to_thread(DrainSignals(60, lambda: None).install)
+    assert signal.getsignal(signal.SIGTERM) is before
