@@ -6,6 +6,7 @@ from .endpoints import make_liveness_asgi, make_ping_asgi, make_readiness_asgi, 
 from .handlers import Header, HttpHandler, Query, Request, get, post
 from .lifespan import BrokerLifespan
 from .metrics import make_metrics_asgi
+from .middleware import FastStreamMiddleware
 from .responses import AsgiResponse, JSONResponse
 
 __all__ = (
@@ -14,6 +15,7 @@ __all__ = (
     "AsyncAPIRoute",
     "BrokerLifespan",
     "FastStream",
+    "FastStreamMiddleware",
     "Header",
     "HttpHandler",
     "JSONResponse",

@@ -1,10 +1,12 @@
 """From targets and keywords to one lifespan and the endpoints of a host; every adapter translates these."""
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from faststream import FastStream
+from faststream import AsyncAPI, FastStream
 from faststream.asgi.types import ASGIApp
 from faststream.exceptions import SetupError
+from faststream.specification.base import SpecificationFactory
 
 from ._compat import Broker
 from .asyncapi import AsyncAPIRoute
@@ -52,6 +54,81 @@ class HostKeywords(LifespanKeywords, EndpointKeywords, total=False):
     """The keywords that every host takes: those of the lifespan and those of the endpoints."""
 
 
+class AdapterKeywords(HostKeywords, total=False):
+    """The keywords of every adapter: those of every host, and those of the AsyncAPI docs.
+
+    Args:
+        asyncapi_path: The path of the docs, or all about them.
+        specification: The AsyncAPI specification; when not given, that of the target app, or one made from
+            the brokers with the host's title, version and description.
+    """
+
+    asyncapi_path: str | AsyncAPIRoute | None
+    specification: SpecificationFactory | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """What a host application says of itself, for the AsyncAPI document.
+
+    Args:
+        title: Its title.
+        version: Its version.
+        description: Its description.
+    """
+
+    title: str | None = None
+    version: str | None = None
+    description: str | None = None
+
+    def specification(self, lifespan: BrokerLifespan) -> SpecificationFactory:
+        """Return the specification of a target app, or one in the host's name for brokers."""
+        if lifespan.app is not None:
+            return lifespan.app.schema
+        said = {name: value for name, value in asdict(self).items() if value}
+        return AsyncAPI(*lifespan.brokers, **said)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """What a host has to run and to serve.
+
+    Args:
+        lifespan: To be entered by the host.
+        routes: Paths with the apps that answer them; an `Endpoint` its path, any other app all below it too.
+    """
+
+    lifespan: BrokerLifespan
+    routes: list[tuple[str, ASGIApp]]
+
+
+def hosting_for(
+    targets: tuple[Broker | FastStream | BrokerLifespan, ...],
+    keywords: AdapterKeywords,
+    info: HostInfo | None = None,
+) -> Hosting:
+    """Return what a host has to run and to serve for these targets.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
+        keywords: The adapter's keywords.
+        info: What the host says of itself.
+
+    Raises:
+        SetupError: The targets or the keywords cannot work together.
+        TypeError: A keyword is unknown.
+    """
+    docs = {name: keywords[name] for name in ("asyncapi_path", "specification") if name in keywords}
+    rest = HostKeywords(**{name: value for name, value in keywords.items() if name not in docs})  # type: ignore[typeddict-item]  # checked below
+    lifespan_keywords, endpoint_keywords = split_keywords(rest)
+    lifespan = lifespan_for(targets, lifespan_keywords)
+    routes = endpoints_for(lifespan, endpoint_keywords)
+    if path := keywords.get("asyncapi_path"):
+        specification = keywords.get("specification") or (info or HostInfo()).specification(lifespan)
+        routes += docs_for(path, specification)
+    return Hosting(lifespan, routes)
+
+
 _PROBES = {
     "ping_path": make_ping_asgi,
     "liveness_path": make_liveness_asgi,
@@ -97,7 +174,7 @@ def split_keywords(keywords: HostKeywords) -> tuple[LifespanKeywords, EndpointKe
         elif name in EndpointKeywords.__annotations__:
             endpoints[name] = value
         else:
-            known = ", ".join(sorted(HostKeywords.__annotations__))
+            known = ", ".join(sorted(AdapterKeywords.__annotations__))
             msg = f"Unknown keyword {name!r}. Known are: {known}."
             raise TypeError(msg)
     return LifespanKeywords(**lifespan), EndpointKeywords(**endpoints)  # type: ignore[typeddict-item]  # checked above

@@ -41,6 +41,10 @@ class BrokerStartError(RuntimeError):
     """A broker could not be started; the cause is what the client raised."""
 
 
+class HostStartError(RuntimeError):
+    """The host application's own start or stop failed; the text is the host's."""
+
+
 class LifespanKeywords(TypedDict, total=False):
     """The keywords of `BrokerLifespan`, for functions that pass them on."""
 
@@ -52,6 +56,10 @@ class LifespanKeywords(TypedDict, total=False):
     drain_delay: float
     shutdown_timeout: float
     on_state_change: Callable[[State, State], object] | None
+
+
+_TELLING = (BrokerStartError, HostStartError, SetupError, StartupValidationError)
+"""Errors whose text is written for whoever operates the server, and holds no secret."""
 
 
 class BrokerLifespan:
@@ -410,12 +418,19 @@ async def serve_lifespan(
             await send({"type": "lifespan.startup.complete"})
             stage = "shutdown"
             await receive()
-    except Exception as error:  # noqa: BLE001 (the server is told, and ends the process)
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            # The server does not want to hear from us any more.
+            raise
+        # Whatever else it is, a server that is not told takes it for "no lifespan" and serves all the same.
         message = str(error)
-        if not isinstance(error, BrokerStartError | SetupError | StartupValidationError):
+        if not isinstance(error, _TELLING):
             message = f"The {stage} failed with {type(error).__name__}; the log has the traceback."
             logger.error("The %s failed.\n%s", stage, redacted_traceback(error))  # noqa: TRY400 (redacted)
         await send({"type": f"lifespan.{stage}.failed", "message": message})
+        if not isinstance(error, Exception):
+            raise
         return error
     await send({"type": "lifespan.shutdown.complete"})
     return None
