@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Self
@@ -75,6 +76,8 @@ def main() -> int:
             signal.signal(getattr(signal, name), _stop)
     check = os.environ.get("CHECK", "0") not in {"", "0"}
     if check:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # not every terminal knows ✓
         # What the service logs would come between the lines of the check.
         logging.disable(logging.WARNING)
     try:
@@ -142,12 +145,14 @@ class NatsServer:
         # In a session of its own, out of the reach of Ctrl-C: it has to outlive the service.
         self._process = subprocess.Popen(command, start_new_session=True)
         ports = directory / f"nats-server_{self.pid}.ports"
+        listens = False
         try:
-            if not wait_until(lambda: ports.exists() and ports.read_text().endswith("}"), PATIENCE):
-                raise DemoError(f"nats-server did not start:\n{log.read_text() if log.exists() else ''}")
-        except BaseException:
-            self.kill()
-            raise
+            listens = wait_until(lambda: ports.exists() and ports.read_text().endswith("}"), PATIENCE)
+        finally:
+            if not listens:
+                self.kill()
+        if not listens:
+            raise DemoError(f"nats-server did not start:\n{log.read_text() if log.exists() else ''}")
         self.url = json.loads(ports.read_text())["nats"][0]
         self._port = urlsplit(self.url).port or 0
 

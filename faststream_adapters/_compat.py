@@ -1,6 +1,6 @@
 """The only place that imports FastStream's private names or touches private attributes of its objects."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from faststream import FastStream
@@ -30,6 +30,7 @@ __all__ = (
     "after_shutdown",
     "after_startup",
     "graceful_timeout",
+    "handlers_of",
     "injected",
     "json_dumps",
     "json_loads",
@@ -109,6 +110,13 @@ def graceful_timeout(broker: Broker, seconds: float | None) -> float | None:
     previous: float | None = config.graceful_timeout
     config.graceful_timeout = seconds
     return previous
+
+
+def handlers_of(broker: Broker) -> Iterator[Callable[..., Any]]:
+    """Return the functions behind a broker's subscribers, as they were written."""
+    for subscriber in broker.subscribers:
+        for item in subscriber.calls:
+            yield item.handler._declared_call
 
 
 def nats_streams(broker: "NatsBroker") -> "list[JStream]":

@@ -180,7 +180,7 @@ class AsgiFastStream(FastStream):
 
     @property
     def routes(self) -> list[AsgiRoute]:
-        """The routes: paths with the apps that answer them."""
+        """A copy of the routes: paths with the apps that answer them; `mount` adds one."""
         return list(self._routes)
 
     def mount(self, path: str, route: ASGIApp) -> None:

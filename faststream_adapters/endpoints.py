@@ -185,7 +185,7 @@ class _Probe(Endpoint):
                     "status": "pass" if consumer == "ok" else "warn",
                     "code": consumer,
                 }
-                for name, consumer in run.driver.consumers()
+                for name, consumer in run.consumers()
             )
         statuses = {entry.get("status") for entries in checks.values() for entry in entries}
         ok = "warn" if "warn" in statuses else "pass"

@@ -1,9 +1,12 @@
 """Is the broker there? One question to the server at a time, a deadline of its own for each who asks."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from .brokers import Code, Driver
+
+logger = logging.getLogger("faststream.adapters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class RoundTrips:
             code = await self.driver.check()
         except Exception as error:  # noqa: BLE001 (whatever it is, the broker is not healthy)
             code = self.driver.code(error)
+            if code == "error" and (self.last is None or self.last.code != code):
+                logger.warning("%s: the check raised %s.", self.driver.name, type(error).__name__)
         now = loop.time()
         if code == "ok":
             self.last_ok = now

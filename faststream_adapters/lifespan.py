@@ -21,7 +21,7 @@ from ._compat import (
     on_shutdown,
     on_startup,
 )
-from .redaction import redacted_traceback
+from .redaction import redacted_traceback, without_secrets
 from .signals import DrainSignals
 from .supervision import BrokerRun, Settings, end, run_of
 
@@ -289,13 +289,13 @@ class BrokerLifespan:
             try:
                 async with asyncio.timeout_at(deadline):
                     await run.wait_up()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (it becomes the cause, unless it holds a secret)
                 late = isinstance(error, TimeoutError) and run.error is None
                 # Only a client whose start has ended tells what it was waiting for.
                 await self._release(0.0)
                 within = f" within {seconds:g} s" if late else ""
                 msg = f"{run.driver.name} could not be started{within}: {run.why}."
-                raise BrokerStartError(msg) from error
+                raise BrokerStartError(msg) from without_secrets(error)
         if self.app is not None:
             await after_startup(self.app)
         if self._state == "starting":
@@ -305,7 +305,7 @@ class BrokerLifespan:
         try:
             await self._go_up()
         except Exception as error:  # noqa: BLE001 (nobody waits for it: the log and the state have to tell)
-            logger.error("The start in the background failed.\n%s", redacted_traceback(error))  # noqa: TRY400 (redacted)
+            logger.error("The start in the background failed: %s", _told(error))  # noqa: TRY400 (redacted)
             self._set_state("failed")
             await self._release(0.0)
 
@@ -385,6 +385,11 @@ def _split(targets: tuple[Any, ...]) -> tuple[FastStream | None, tuple[Broker, .
     raise SetupError(msg)
 
 
+def _told(error: BaseException) -> str:
+    """Return all that the log should have of an error."""
+    return str(error) if isinstance(error, _TELLING) else redacted_traceback(error)
+
+
 async def _collect(errors: list[BaseException], hooks: Any, deadline: float) -> None:
     """Run hooks until the deadline; an error waits until everything is stopped."""
     try:
@@ -427,7 +432,7 @@ async def serve_lifespan(
         message = str(error)
         if not isinstance(error, _TELLING):
             message = f"The {stage} failed with {type(error).__name__}; the log has the traceback."
-            logger.error("The %s failed.\n%s", stage, redacted_traceback(error))  # noqa: TRY400 (redacted)
+            logger.error("The %s failed: %s", stage, _told(error))  # noqa: TRY400 (redacted)
         await send({"type": f"lifespan.{stage}.failed", "message": message})
         if not isinstance(error, Exception):
             raise

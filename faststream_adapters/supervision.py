@@ -102,6 +102,13 @@ class BrokerRun:
             return _REASONS["timeout"]
         return _REASONS.get(self.driver.code(error), type(error).__name__)
 
+    def consumers(self) -> Iterator[tuple[str, Code]]:
+        """Yield each subscriber's name and whether it consumes; none where none is meant to."""
+        if self.holders and self.settings is not None and not self.settings.consume:
+            return
+        for name, code in self.driver.consumers():
+            yield name, code if self.up or not self.holders else "not_started"
+
     def acquire(self, holder: object, settings: Settings, host: object = None) -> None:
         """Start the broker, unless another holder has.
 

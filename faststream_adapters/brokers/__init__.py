@@ -78,6 +78,13 @@ class Driver:
     async def start(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (for clients that can give up)
         """Connect, and start the publishers and, if wanted, the subscribers."""
         await self.broker.connect()
+        await self.start_endpoints(consume=consume)
+        # Some clients connect when they are first used, and a start that says "up" has to be true.
+        if not await self.broker.ping(PING_TIMEOUT):
+            raise TimeoutError
+
+    async def start_endpoints(self, *, consume: bool) -> None:
+        """Start the publishers and, if wanted, the subscribers of a broker that is connected."""
         if consume:
             await self.broker.start()
             return

@@ -106,7 +106,7 @@ class NatsDriver(Driver):
         if supervise and (client := self.client) is not None:
             # After 60 failures nats-py closes the client, and its consumers are dead for good.
             client.options["max_reconnect_attempts"] = -1
-        await super().start(consume=consume, supervise=supervise)
+        await self.start_endpoints(consume=consume)
 
     async def drain(self) -> None:
         await asyncio.gather(*map(_drain, self.broker.subscribers))

@@ -51,6 +51,26 @@ async def test_an_unknown_broker_has_no_longer_than_the_caller(monkeypatch: pyte
     assert (await trips.ask(5.0)).code == "timeout"
 
 
+async def test_an_unknown_broker_that_does_not_answer_has_not_started(shared_nats: NatsServer) -> None:
+    broker = Pinged(shared_nats.url)
+    broker.answer = False
+    driver = Driver(broker)
+    with pytest.raises(TimeoutError):
+        await driver.start(consume=True, supervise=True)
+    await driver.abort()
+
+
+async def test_an_error_that_nobody_expects_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Pinged()
+    broker.answer = KeyError("nats://user:secret@host")
+    trips = RoundTrips(Driver(broker))
+    for _ in range(3):
+        assert (await trips.ask(1.0)).code == "error"
+    assert [record.message for record in caplog.records] == [
+        "Pinged nats://localhost:4222: the check raised KeyError.",
+    ]
+
+
 async def test_an_unknown_broker_starts_and_stops_by_its_public_methods(shared_nats: NatsServer) -> None:
     broker = NatsBroker(shared_nats.url)
     driver = Driver(broker)

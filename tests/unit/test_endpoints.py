@@ -155,6 +155,25 @@ async def test_details_name_brokers_and_subscribers_and_no_secret(nats: NatsServ
         nats.thaw()
 
 
+async def test_details_do_not_miss_subscribers_that_nobody_wants(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url)
+
+    @broker.subscriber("greetings")
+    async def greet(message: str) -> None:
+        """Exist."""
+
+    for keywords, subscribers in ((BrokerLifespan(broker, consume=False), 0), (BrokerLifespan(broker), 1)):
+        async with keywords, client(make_readiness_asgi(keywords, details=True)) as http:
+            body = (await http.get("/")).json()
+            assert body["status"] == "pass"
+            assert len(body["checks"]["NatsBroker"]) == 1 + subscribers
+    nats.stop()
+    lifespan = BrokerLifespan(broker, startup="background")
+    async with lifespan, client(make_liveness_asgi(lifespan, details=True)) as http:
+        of_subscriber = (await http.get("/")).json()["checks"]["NatsBroker"][1]
+        assert of_subscriber["code"] == "not_started"
+
+
 async def test_statuses_can_be_chosen(shared_nats: NatsServer) -> None:
     broker = NatsBroker(shared_nats.url)
     ping = make_ping_asgi(broker, ok_status=200, fail_status=502)

@@ -3,12 +3,14 @@
 import asyncio
 import itertools
 import logging
+from traceback import format_exception
 from typing import Any
 
 import pytest
 from faststream.nats import NatsBroker
 
 from faststream_adapters import BrokerLifespan, supervision
+from faststream_adapters.lifespan import BrokerStartError
 from faststream_adapters.supervision import BrokerRun, Settings, backoff, end, run_of
 from tests.servers.nats import NatsServer
 from tests.support import eventually
@@ -114,6 +116,30 @@ async def test_a_start_that_fails_is_tried_again(
     assert failures == 0
     assert "is not up: KeyError. Next try in 0.0 s." in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_a_start_in_the_background_that_fails_says_why_in_one_line(
+    nats: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    nats.stop()
+    lifespan = BrokerLifespan(NatsBroker(nats.url), startup="background", startup_timeout=0.1)
+    async with lifespan:
+        await eventually(lambda: lifespan.state == "failed")
+    assert f"The start in the background failed: NatsBroker {nats.url} could not be started" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_cause_that_holds_a_password_is_replaced(nats: NatsServer) -> None:
+    class Broken(NatsBroker):
+        async def start(self) -> None:
+            raise KeyError("nats://user:secret@host")
+
+    with pytest.raises(BrokerStartError) as caught:
+        await BrokerLifespan(Broken(nats.url)).enter()
+    text = "".join(format_exception(caught.value))
+    assert "nats://***@host" in text
+    assert "secret@" not in text
 
 
 async def test_a_run_belongs_to_its_broker() -> None:

@@ -1,0 +1,1 @@
+"""The examples, the README and the documentation do what they say."""
