@@ -1,5 +1,6 @@
 """AsgiFastStream: a FastStream application that is an ASGI application too."""
 
+import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -48,6 +49,13 @@ def _http_only(handler: UpstreamHandler) -> ASGIApp:
         await (handler if scope["type"] == "http" else _NOT_FOUND)(scope, receive, send)
 
     return app
+
+
+def _server_listens() -> bool:
+    """Return whether a server, and not Python itself, reacts to SIGINT."""
+    handler = signal.getsignal(signal.SIGINT)
+    of_asyncio = isinstance(getattr(getattr(handler, "func", None), "__self__", None), asyncio.Runner)
+    return handler is not signal.default_int_handler and not of_asyncio
 
 
 class FastStream(faststream.FastStream):
@@ -282,5 +290,5 @@ class AsgiFastStream(FastStream):
         super().exit()
         if self._server is not None:
             self._server.should_exit = True
-        elif self._served and signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        elif self._served and _server_listens():
             signal.raise_signal(signal.SIGINT)

@@ -34,11 +34,14 @@ def broker_commands(
     group = click.Group("faststream", help="FastStream's brokers of this application.")
 
     @group.command("run")
-    def run_command() -> None:
+    @click.pass_context
+    def run_command(context: click.Context) -> None:
         """Consume messages, without a web server, until SIGTERM or Ctrl-C."""
         failure = asyncio.run(run(running()))
         if failure is not None:
-            raise click.ClickException(failure)
+            # Not a ClickException: rich-click draws a box around that, and breaks its lines.
+            click.echo(f"Error: {failure}", err=True)
+            context.exit(1)
 
     @group.command("info")
     def info_command() -> None:
@@ -57,7 +60,7 @@ async def run(context: AbstractAsyncContextManager[None]) -> str | None:
     Returns:
         What went wrong at the start or the end, for whoever operates the process; None if nothing did.
     """
-    cancel = asyncio.current_task().cancel  # type: ignore[union-attr]  # a coroutine runs in a task
+    task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # a coroutine has one
     stopped = asyncio.Event()
     sent: list[Message] = []
 
@@ -72,7 +75,7 @@ async def run(context: AbstractAsyncContextManager[None]) -> str | None:
     def stop() -> None:
         if not sent and not stopped.is_set():
             # Nobody waits for the signal yet: the start is given up.
-            cancel()
+            task.cancel()
         stopped.set()
 
     try:
@@ -81,6 +84,7 @@ async def run(context: AbstractAsyncContextManager[None]) -> str | None:
     except asyncio.CancelledError:
         if sent or not stopped.is_set():
             raise
+        task.uncancel()
         return None
     return sent[-1].get("message")
 
@@ -114,9 +118,10 @@ def overview(lifespans: Iterable[BrokerLifespan]) -> str:
     for broker in dict.fromkeys(broker for lifespan in lifespans for broker in lifespan.brokers):
         kind, _, addresses = driver_for(broker).name.partition(" ")
         rows.append((kind, addresses, ""))
+        # FastStream keeps them in no order.
         subscribers = (subscriber.specification for subscriber in broker.subscribers)
-        rows += (("  subscriber", spec.name, spec.call_name) for spec in subscribers)
-        rows += (("  publisher", publisher.specification.name, "") for publisher in broker.publishers)
+        rows += sorted(("  subscriber", spec.name, spec.call_name) for spec in subscribers)
+        rows += sorted(("  publisher", publisher.specification.name, "") for publisher in broker.publishers)
     return _aligned(rows)
 
 

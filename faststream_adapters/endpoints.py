@@ -123,9 +123,9 @@ class _Probe(Endpoint):
             msg = "timeout must be a number of seconds above 0, and ttl one that is not negative."
             raise SetupError(msg)
         self._details = details
-        self._ok_status = ok_status or (200 if details else 204)
+        self.ok_status = ok_status or (200 if details else 204)
         self._fail_status = fail_status or self.default_fail_status
-        self._ok = AsgiResponse(b"", self._ok_status, _NO_STORE)
+        self._ok = AsgiResponse(b"", self.ok_status, _NO_STORE)
         self._fail = AsgiResponse(b"", self._fail_status, _NO_STORE)
         self._warned = False
 
@@ -197,7 +197,7 @@ class _Probe(Endpoint):
         }
         return AsgiResponse(
             json.dumps(body).encode(),
-            self._ok_status if code is None else self._fail_status,
+            self.ok_status if code is None else self._fail_status,
             {"Content-Type": "application/health+json", **_NO_STORE},
         )
 

@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast, get_type_hints, overload
 from urllib.parse import parse_qs
@@ -195,12 +196,15 @@ class HttpHandler(Endpoint):
         )
         self.func = func
         self.fd_config = fd_config or FastDependsConfig()
+        self._own_config = fd_config is not None
         self.logger: LoggerProto | None = logging.getLogger("faststream.adapters")
         self._call: Callable[[Scope, Receive, Send], Awaitable[Any]] | None = None
 
     def update_fd_config(self, config: FastDependsConfig) -> None:
         """Take injected values from this configuration: an app's, when it gets the handler as a route."""
-        self.fd_config = config | self.fd_config
+        merged = config | self.fd_config
+        # The right side's provider wins, also where it is only the default.
+        self.fd_config = merged if self._own_config else replace(merged, provider=config.provider)
         self._call = None
 
     def set_logger(self, logger: "LoggerProto | None") -> None:
@@ -249,7 +253,7 @@ class HttpHandler(Endpoint):
     def _log(self, level: int, message: str, scope: Scope, *, exc_info: bool) -> None:
         if self.logger is not None:
             # FastStream's logger protocol takes a whole message.
-            text = f"{scope['method']} {scope['path']}: {message}"
+            text = f"{scope['method']} {scope['path']!r}: {message}"
             self.logger.log(level, text, exc_info=exc_info)
 
 

@@ -19,6 +19,7 @@ from .endpoints import (
 )
 from .lifespan import BrokerLifespan, LifespanKeywords
 from .metrics import make_metrics_asgi
+from .routing import Endpoint, Routes
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -99,7 +100,7 @@ class Hosting:
     """
 
     lifespan: BrokerLifespan
-    routes: list[tuple[str, ASGIApp]]
+    routes: Routes
 
 
 def hosting_for(
@@ -115,17 +116,21 @@ def hosting_for(
         info: What the host says of itself.
 
     Raises:
-        SetupError: The targets or the keywords cannot work together.
+        SetupError: Two endpoints have one path, or the targets and the keywords cannot work together.
         TypeError: A keyword is unknown.
     """
     docs = {name: keywords[name] for name in ("asyncapi_path", "specification") if name in keywords}
     rest = HostKeywords(**{name: value for name, value in keywords.items() if name not in docs})  # type: ignore[typeddict-item]  # checked below
     lifespan_keywords, endpoint_keywords = split_keywords(rest)
     lifespan = lifespan_for(targets, lifespan_keywords)
-    routes = endpoints_for(lifespan, endpoint_keywords)
+    served = endpoints_for(lifespan, endpoint_keywords)
     if path := keywords.get("asyncapi_path"):
-        specification = keywords.get("specification") or (info or HostInfo()).specification(lifespan)
-        routes += docs_for(path, specification)
+        given = keywords.get("specification")
+        target = (info or HostInfo()).specification(lifespan) if given is None else lifespan
+        served += docs_for(path, target, given)
+    routes = Routes()
+    for path, app in served:
+        routes.add(path, app, exact=isinstance(app, Endpoint))
     return Hosting(lifespan, routes)
 
 
@@ -202,14 +207,19 @@ def endpoints_for(lifespan: BrokerLifespan, keywords: EndpointKeywords) -> list[
     return routes
 
 
-def docs_for(route: str | AsyncAPIRoute, target: Any) -> list[tuple[str, ASGIApp]]:
+def docs_for(
+    route: str | AsyncAPIRoute,
+    target: Any,
+    specification: SpecificationFactory | None = None,
+) -> list[tuple[str, ASGIApp]]:
     """Return the AsyncAPI docs and the document beside them, with their paths.
 
     Args:
         route: The path of the docs, or all about them.
         target: What `make_asyncapi_asgi` takes.
+        specification: The one to use instead of the target's own; the target's brokers are added to it.
     """
     route = AsyncAPIRoute.ensure_route(route)
-    docs = route(target)
+    docs = route(target, specification=specification)
     beside = {route.asyncapi_json_path: docs.json, route.asyncapi_yaml_path: docs.yaml}
     return [(route.path, docs), *((path, endpoint) for path, endpoint in beside.items() if path)]

@@ -197,7 +197,7 @@ class BrokerLifespan:
             if self._entered == 1:
                 await self._begin(host, options or {}, hooks_only=hooks_only)
             else:
-                await self._join()
+                await self._join(host)
         except BaseException:
             self._entered -= 1
             raise
@@ -214,8 +214,10 @@ class BrokerLifespan:
         finally:
             self._ready.set_result(error)
 
-    async def _join(self) -> None:
+    async def _join(self, host: object) -> None:
         """Wait for a start that somebody else has begun."""
+        for run in self._runs:
+            run.check_host(host)
         if (error := await asyncio.shield(self._ready)) is not None:
             msg = "The start that this one has joined did not succeed."
             raise BrokerStartError(msg) from error
@@ -385,6 +387,13 @@ def _split(targets: tuple[Any, ...]) -> tuple[FastStream | None, tuple[Broker, .
     raise SetupError(msg)
 
 
+def unwrapped(error: BaseException) -> BaseException:
+    """Return what went wrong inside a host's task groups, when it is one thing."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def _told(error: BaseException) -> str:
     """Return all that the log should have of an error."""
     return str(error) if isinstance(error, _TELLING) else redacted_traceback(error)
@@ -423,7 +432,8 @@ async def serve_lifespan(
             await send({"type": "lifespan.startup.complete"})
             stage = "shutdown"
             await receive()
-    except BaseException as error:
+    except BaseException as raised:
+        error = unwrapped(raised)
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             # The server does not want to hear from us any more.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from faststream.asgi.types import Receive, Scope, Send
+from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._compat import json_dumps
 
@@ -80,3 +80,29 @@ class JSONResponse(AsgiResponse):
                 **{name.lower(): value for name, value in (headers or {}).items()},
             },
         )
+
+
+async def answer_of(
+    app: ASGIApp,
+    scope: Scope,
+    receive: Receive,
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Return what an app answers, for a host whose views return responses of its own.
+
+    Args:
+        app: The app.
+        scope: The HTTP scope.
+        receive: The ASGI receive callable.
+
+    Returns:
+        The status, the headers in their order, and the whole body.
+    """
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *parts = sent
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]]
+    return start["status"], headers, b"".join(part.get("body", b"") for part in parts)

@@ -43,6 +43,24 @@ def route_path(scope: Scope) -> str:
     return path.removesuffix("/") or "/"
 
 
+def mount_scope(scope: Scope, prefix: str) -> Scope:
+    """Return the scope for an app that is mounted below a prefix.
+
+    Args:
+        scope: The scope of the request.
+        prefix: The mount's path, as `route_path` sees it, without a trailing slash.
+
+    Source: ASGI specification, "HTTP connection scope", `root_path`; `app_root_path` is Starlette's.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    inner = {**scope, "root_path": root + prefix, "app_root_path": scope.get("app_root_path", root)}
+    if root and _below(path, root) is None and _below(path, prefix) is not None:
+        # A server that leaves root_path out of the path: below a mount, frameworks expect it there.
+        inner["path"] = root + path
+    return inner
+
+
 class Endpoint(ABC):
     """One URL's behaviour, whatever the URL is: an ASGI app for HTTP that needs no router.
 
@@ -71,6 +89,8 @@ class Endpoint(ABC):
         self.description = description
         self.tags = tags
         self.unique_id = unique_id
+        self.ok_status = 200
+        """The status of a good answer, for the host's own documentation."""
         self._not_allowed = AsgiResponse(b"Method Not Allowed", 405, {"Allow": ", ".join(self.methods)})
 
     @abstractmethod
@@ -140,10 +160,5 @@ class Routes:
         for prefix, mounted in self._mounts.items():
             below = prefix.rstrip("/")
             if _below(path, below) is not None:
-                root = scope.get("root_path", "")
-                return mounted, {
-                    **scope,
-                    "root_path": root.rstrip("/") + below,
-                    "app_root_path": scope.get("app_root_path", root),
-                }
+                return mounted, mount_scope(scope, below)
         return None

@@ -127,12 +127,7 @@ class BrokerRun:
                     "share one BrokerLifespan, or give both the same keywords."
                 )
                 raise SetupError(msg)
-            if host is not None and self.host is not None and host is not self.host:
-                msg = (
-                    f"{self.driver.name} is already run by another host application: "
-                    "give each application a broker object of its own."
-                )
-                raise SetupError(msg)
+            self.check_host(host)
         else:
             self.settings = settings
             self.error = None
@@ -142,6 +137,19 @@ class BrokerRun:
         if host is not None and self.host is None:
             self.host = host
             self.broker.context.set_global("host", host)
+
+    def check_host(self, host: object) -> None:
+        """Refuse a second host.
+
+        Raises:
+            SetupError: The broker is run in another host.
+        """
+        if host is not None and self.host is not None and host is not self.host:
+            msg = (
+                f"{self.driver.name} is already run by another host application: "
+                "give each application a broker object of its own."
+            )
+            raise SetupError(msg)
 
     async def wait_up(self) -> None:
         """Wait until the broker is started, or raise what its start raised."""

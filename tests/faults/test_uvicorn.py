@@ -116,7 +116,7 @@ def test_a_strict_start_without_a_server_fails(app: str) -> None:
         if held is not None:
             held.close()
     assert ended.returncode == 3
-    assert "secret" not in ended.output
+    assert "user:secret" not in ended.output
     lines = [line for line in ended.output.splitlines() if f"NatsBroker nats://127.0.0.1:{port}" in line]
     assert len(lines) == 1
     assert "could not be started within 0.5 s: the connection was refused." in lines[0]

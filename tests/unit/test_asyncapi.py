@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from faststream_adapters import asyncapi
+from faststream_adapters import asyncapi, make_liveness_asgi
 from faststream_adapters.asyncapi import AsyncAPIDocs, AsyncAPIRoute, make_asyncapi_asgi, specification_of
 from faststream_adapters.lifespan import BrokerLifespan
 from faststream_adapters.routing import Endpoint, Routes
@@ -570,7 +570,7 @@ async def test_changes_are_seen_within_a_second(clock: Clock) -> None:
     other.publisher("mailed", title="Mailed")
     specification.add_broker(other)
     await assert_seen("Mailed")
-    specification.add_http_route("/health", Endpoint())  # type: ignore[arg-type]  # has the same attributes
+    specification.add_http_route("/health", make_liveness_asgi(broker))  # type: ignore[arg-type]  # has the same attributes
     await assert_seen("health:HttpChannel")
     assert specification.built == 5
 
@@ -723,7 +723,7 @@ async def test_hostile_texts(version: str) -> None:
         license={"name": HOSTILE},
         external_docs={"url": "https://wiki.example", "description": HOSTILE},
     )
-    specification.add_http_route(f"/{HOSTILE}", Endpoint(description=HOSTILE))  # type: ignore[arg-type]
+    specification.add_http_route(f"/{HOSTILE}", make_liveness_asgi(NatsBroker(), description=HOSTILE))  # type: ignore[arg-type]
     app = make_asyncapi_asgi(specification)
     source = (await fetch(app)).text
     page = Page(source)

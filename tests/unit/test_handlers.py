@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import threading
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import faststream.asgi as upstream
 import pytest
@@ -118,6 +118,11 @@ async def test_head_on_get(handler: HttpHandler) -> None:
     assert (head.status, head.headers, head.body) == (200, {"content-length": "5"}, b"")
 
 
+@pytest.mark.parametrize("handler", [bare_post, described_post])
+async def test_post(handler: HttpHandler) -> None:
+    assert (await request(serve(handler), http_scope("/path", "POST"))).body == b"posted"
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 async def test_get_rejects_other_methods(method: str) -> None:
     reply = await request(serve(bare_get), http_scope("/path", method))
@@ -162,12 +167,8 @@ async def test_a_websocket_is_closed(handler: HttpHandler) -> None:
 # --- direct calls ---
 
 
-def no_injection(*_: object) -> NoReturn:
-    pytest.fail("FastDepends was asked.")
-
-
 async def test_a_handler_that_asks_for_nothing_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "injected", no_injection)
+    monkeypatch.delattr(handlers, "injected")
     seen: list[object] = []
 
     @get
@@ -181,7 +182,7 @@ async def test_a_handler_that_asks_for_nothing_is_called_directly(monkeypatch: p
 
 
 async def test_a_handler_without_parameters_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "injected", no_injection)
+    monkeypatch.delattr(handlers, "injected")
 
     @get
     async def handler() -> AsgiResponse:
@@ -242,6 +243,7 @@ async def keyword_only_scope(*, scope: Scope) -> AsgiResponse:
 
 
 async def whole_request(request: Request) -> AsgiResponse:
+    assert request.query_params is request.query_params
     return show((request.method, request.headers, request.query_params, await request.body()))
 
 
@@ -257,8 +259,7 @@ async def query_alias(value: Annotated[list[str], Query("a-name")]) -> AsgiRespo
     return show(value)
 
 
-async def query_missing(missing: Annotated[list[str], Query()]) -> AsgiResponse:
-    return show(missing)
+async def query_missing(missing: Annotated[list[str], Query()]) -> Any: ...
 
 
 async def query_default(missing: Annotated[list[str], Query(default=("none",))]) -> AsgiResponse:
@@ -273,20 +274,17 @@ async def query_cast(number: Annotated[list[int], Query(cast=True)]) -> AsgiResp
     return show(number)
 
 
-async def query_cast_fails(name: Annotated[list[int], Query(cast=True)]) -> AsgiResponse:
-    return show(name)
+async def query_cast_fails(name: Annotated[list[int], Query(cast=True)]) -> Any: ...
 
 
-async def query_cast_one(number: Annotated[int, Query(cast=True)]) -> AsgiResponse:
-    return show(number)
+async def query_cast_one(number: Annotated[int, Query(cast=True)]) -> Any: ...
 
 
 async def header(host: Annotated[str, Header()]) -> AsgiResponse:
     return show(host)
 
 
-async def header_underscore(user_agent: Annotated[str, Header()]) -> AsgiResponse:
-    return show(user_agent)
+async def header_underscore(user_agent: Annotated[str, Header()]) -> Any: ...
 
 
 async def header_alias(agent: Annotated[str, Header("User-Agent")]) -> AsgiResponse:
@@ -297,16 +295,14 @@ async def header_cast(number: Annotated[int, Header("X-Number", cast=True)]) -> 
     return show(number)
 
 
-async def header_cast_fails(number: Annotated[int, Header("User-Agent", cast=True)]) -> AsgiResponse:
-    return show(number)
+async def header_cast_fails(number: Annotated[int, Header("User-Agent", cast=True)]) -> Any: ...
 
 
 async def header_default(missing: Annotated[str, Header(default="none")]) -> AsgiResponse:
     return show(missing)
 
 
-async def header_missing(missing: Annotated[str, Header()]) -> AsgiResponse:
-    return show(missing)
+async def header_missing(missing: Annotated[str, Header()]) -> Any: ...
 
 
 async def context(key: Annotated[str, Context()]) -> AsgiResponse:
@@ -317,8 +313,7 @@ async def context_alias(value: str = Context("key")) -> AsgiResponse:
     return show(value)
 
 
-async def context_missing(missing: Annotated[str, Context()]) -> AsgiResponse:
-    return show(missing)
+async def context_missing(missing: Annotated[str, Context()]) -> Any: ...
 
 
 async def context_default(missing: Annotated[str, Context(default="none")]) -> AsgiResponse:
@@ -349,13 +344,14 @@ async def depends_on_generators(
 
 
 async def logger(logger: Logger) -> AsgiResponse:
-    return show(logger)
+    return show(logger and logger.name)
 
 
 async def mixed(
     scope: Any,
     request: Request,
     name: Annotated[list[str], Query()],
+    *,
     logger: Logger,
     host: Annotated[str, Header()],
     value: int = Depends(dependency),
@@ -384,8 +380,7 @@ async def fails(scope: Scope) -> AsgiResponse:
     raise ValueError
 
 
-async def depends_on_failure(value: Annotated[str, Depends(fails)]) -> AsgiResponse:
-    return show(value)
+async def depends_on_failure(value: Annotated[str, Depends(fails)]) -> Any: ...
 
 
 async def bad_json(request: Request) -> AsgiResponse:
@@ -399,69 +394,31 @@ class Methods:
     async def with_request(self, request: Request) -> AsgiResponse:
         return show(request.method)
 
-    async def __call__(self, name: Annotated[list[str], Query()]) -> AsgiResponse:
+    async def __call__(self, name=Query()):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
         return show(name)
 
 
-SAME: list[Any] = [
-    scope_only,
-    nothing,
-    optional_scope,
-    variable_arguments,
-    pytest.param(
-        keyword_only_scope,
-        marks=pytest.mark.xfail(strict=True, reason="a keyword-only scope is given by position: TypeError, 500"),
-    ),
-    query,
-    query_default_of_the_parameter,
-    query_alias,
-    query_missing,
-    query_default,
-    query_default_none,
-    query_cast,
-    query_cast_fails,
-    query_cast_one,
-    header,
-    header_underscore,
-    header_alias,
-    header_cast,
-    header_cast_fails,
-    header_default,
-    header_missing,
-    context,
-    context_alias,
-    context_missing,
-    context_default,
-    context_itself,
-    depends,
-    depends_default,
-    depends_on_the_request,
-    depends_on_generators,
-    depends_on_failure,
-    logger,
-    scope_second,
-    sync_scope,
-    sync_request,
-    sync_nothing,
-    fails,
-    bad_json,
-    Methods().with_scope,
-    Methods().with_request,
-    Methods(),
-    functools.partial(Methods.with_request, Methods()),
-    functools.partial(Methods.with_scope, Methods()),
-]
-EXPECTED = {
+METHODS = Methods()
+PARTIAL = functools.partial(scope_only)
+
+
+EXPECTED: dict[Any, tuple[int, bytes]] = {
     scope_only: (200, b"<class 'dict'>"),
     nothing: (200, b"'nothing'"),
+    optional_scope: (200, b"<class 'dict'>"),
+    variable_arguments: (200, b"1"),
+    keyword_only_scope: (200, b"<class 'dict'>"),
     query: (200, b"['one', 'two']"),
+    query_default_of_the_parameter: (200, b"['one', 'two']"),
     query_alias: (200, b"['x']"),
     query_missing: (422, b"Validation error"),
     query_default: (200, b"('none',)"),
     query_default_none: (200, b"None"),
     query_cast: (200, b"[7]"),
     query_cast_fails: (422, b"Validation error"),
+    query_cast_one: (422, b"Validation error"),
     header: (200, b"'example.org'"),
+    header_underscore: (422, b"Validation error"),
     header_alias: (200, b"'agent'"),
     header_cast: (200, b"7"),
     header_cast_fails: (422, b"Validation error"),
@@ -477,12 +434,17 @@ EXPECTED = {
     depends_on_the_request: (200, b"'agent'"),
     depends_on_generators: (200, b"('yielded', 'yielded')"),
     depends_on_failure: (500, b"Internal Server Error"),
-    logger: (200, repr(LOGGER).encode()),
+    logger: (200, b"'tests.handlers'"),
+    scope_second: (200, b"(<class 'dict'>, 'GET')"),
     sync_scope: (200, b"False"),
     sync_request: (200, b"('GET', False)"),
     sync_nothing: (200, b"False"),
     fails: (500, b"Internal Server Error"),
     bad_json: (500, b"Internal Server Error"),
+    METHODS: (200, b"['one', 'two']"),
+    METHODS.with_scope: (200, b"<class 'dict'>"),
+    METHODS.with_request: (200, b"'GET'"),
+    PARTIAL: (200, b"<class 'dict'>"),
 }
 
 
@@ -494,7 +456,7 @@ def any_request() -> Scope:
     )
 
 
-@pytest.mark.parametrize("func", SAME, ids=lambda func: getattr(func, "__name__", type(func).__name__))
+@pytest.mark.parametrize("func", EXPECTED, ids=lambda func: getattr(func, "__name__", type(func).__name__))
 async def test_the_same_as_upstream(func: Callable[..., Any]) -> None:
     replies = []
     for module in (upstream, ours):
@@ -503,8 +465,7 @@ async def test_the_same_as_upstream(func: Callable[..., Any]) -> None:
         replies.append(await request(app, any_request()))
     theirs, mine = replies
     assert mine == theirs
-    if func in EXPECTED:
-        assert (mine.status, mine.body) == EXPECTED[func]
+    assert (mine.status, mine.body) == EXPECTED[func]
 
 
 async def test_everything_at_once() -> None:
@@ -536,7 +497,10 @@ async def test_upstreams_handler_in_our_app() -> None:
 
     @upstream.get
     async def handler(
-        app: InjectedApp, logger: Logger, name: Annotated[list[str], Query()], value: int = Depends(dependency)
+        app: InjectedApp,
+        logger: Logger,
+        name: Annotated[list[str], Query()],
+        value: int = Depends(dependency),
     ) -> AsgiResponse:
         seen.extend((app, logger, name, value))
         return AsgiResponse(b"hello")
@@ -550,10 +514,11 @@ async def test_upstreams_handler_in_our_app() -> None:
     assert (await request(app, http_scope("/path", "POST"))).status == 405
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError('method'): upstream's handler gets the websocket scope", raises=KeyError)
-async def test_a_websocket_at_upstreams_handler_is_closed() -> None:
+async def test_a_websocket_at_a_handler_of_upstream_is_closed() -> None:
     app = serve(upstream.get(nothing))
-    sent = await exchange(app, {"type": "websocket", "path": "/path", "headers": []}, {"type": "websocket.connect"})
+    sent = await exchange(
+        app, {"type": "websocket", "path": "/path", "headers": []}, {"type": "websocket.connect"}
+    )
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
@@ -603,8 +568,7 @@ async def test_an_annotation_that_only_the_type_checker_knows_is_an_error_in_the
 ) -> None:
     # The same as upstream: it could have been something to inject.
     @get
-    async def handler(scope: Scope, other: SeenByTheTypeCheckerOnly) -> AsgiResponse:
-        return AsgiResponse()
+    async def handler(scope: Scope, other: SeenByTheTypeCheckerOnly) -> Any: ...
 
     assert (await request(serve(handler), http_scope("/path"))).status == 500
     assert "SeenByTheTypeCheckerOnly" in caplog.text
@@ -633,7 +597,7 @@ async def test_an_unexpected_error_is_in_the_log_and_not_in_the_response(
     assert set(reply.headers) == {"content-length"}
     [record] = caplog.records
     assert (record.name, record.levelno) == (LOGGER.name, logging.ERROR)
-    assert record.getMessage() == "GET /path failed"
+    assert record.getMessage() == "GET '/path': the handler failed"
     assert "Traceback" in caplog.text
     assert "ValueError: the secret" in caplog.text
 
@@ -643,8 +607,8 @@ async def test_a_validation_error_is_a_line_in_the_log(caplog: pytest.LogCapture
     assert (reply.status, reply.body) == (422, b"Validation error")
     [record] = caplog.records
     assert (record.name, record.levelno) == (LOGGER.name, logging.INFO)
-    assert record.getMessage() == "GET /path: a parameter is missing or invalid"
-    assert record.exc_info is None or record.exc_info == (None, None, None) or not record.exc_info
+    assert record.getMessage() == "GET '/path': a parameter is missing or invalid"
+    assert not record.exc_info
 
 
 @pytest.mark.parametrize("answer", [None, "text", b"bytes", {"a": 1}])
@@ -681,7 +645,7 @@ async def test_a_handler_alone_logs_too(caplog: pytest.LogCaptureFixture) -> Non
         assert (await request(get(fails), http_scope("/path"))).status == 500
     finally:
         own.removeHandler(caplog.handler)
-    assert "GET /path failed" in caplog.text
+    assert "GET '/path': the handler failed" in caplog.text
 
 
 async def test_a_handler_can_be_cancelled() -> None:
@@ -763,10 +727,9 @@ async def test_a_client_that_goes_away_is_not_an_error(caplog: pytest.LogCapture
     seen: list[bytes] = []
 
     @post
-    async def handler(request: Request) -> AsgiResponse:
+    async def handler(request: Request) -> Any:
         async for chunk in request.stream():
-            seen.append(chunk)
-        pytest.fail("The body was not whole.")
+            seen.append(chunk)  # noqa: PERF401 (what has arrived, though more does not)
 
     start, _ = await exchange(
         serve(handler),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from faststream.asgi import AsgiResponse as UpstreamResponse
-from faststream.asgi.response import JSONResponse as upstream_json_response
+from faststream.asgi.response import JSONResponse as UpstreamJSONResponse
 
 from faststream_adapters import AsgiResponse, JSONResponse
 from tests.asgi_calls import exchange, http_scope, request
@@ -18,7 +18,11 @@ async def test_body_status_and_headers() -> None:
     reply = await request(response, http_scope())
     assert reply.status == 201
     assert reply.body == b"body"
-    assert reply.raw_headers == [(b"x-one", b"1"), (b"content-type", b"text/plain"), (b"content-length", b"4")]
+    assert reply.raw_headers == [
+        (b"x-one", b"1"),
+        (b"content-type", b"text/plain"),
+        (b"content-length", b"4"),
+    ]
 
 
 async def test_defaults_are_an_empty_200() -> None:
@@ -135,5 +139,5 @@ async def test_the_same_bytes_as_upstream(arguments: tuple[Any, ...]) -> None:
 
 @pytest.mark.parametrize("data", [{"a": 1}, "é", b"[]"])
 async def test_the_same_json_as_upstream(data: Any) -> None:
-    theirs = await exchange(upstream_json_response(data, 201, {"X-One": "1"}), http_scope())
+    theirs = await exchange(UpstreamJSONResponse(data, 201, {"X-One": "1"}), http_scope())
     assert await exchange(JSONResponse(data, 201, {"X-One": "1"}), http_scope()) == theirs

@@ -72,6 +72,13 @@ async def test_any_other_error_goes_to_the_log_only(caplog: pytest.LogCaptureFix
     assert "secret" not in caplog.text
 
 
+async def test_one_error_in_task_groups_is_what_it_is() -> None:
+    server = Server()
+    inner = BrokerStartError("NatsBroker is down.")
+    await server.run(up=ExceptionGroup("outer", [ExceptionGroup("inner", [inner])]))
+    assert server.sent[0]["message"] == "NatsBroker is down."
+
+
 async def test_an_error_while_stopping_is_told() -> None:
     server = Server()
     await server.run(down=KeyError())

@@ -1,0 +1,5 @@
+"""FastStream in Litestar: `Litestar(plugins=[FastStreamPlugin(broker, ...)])`."""
+
+from .plugin import FastStreamPlugin
+
+__all__ = ("FastStreamPlugin",)

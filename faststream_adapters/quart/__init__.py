@@ -1,0 +1,5 @@
+"""QuartFastStream: brokers inside a Quart application."""
+
+from .extension import QuartFastStream
+
+__all__ = ("QuartFastStream",)

@@ -1,0 +1,13 @@
+"""Stands in for `faststream.nats` in the examples: their broker is the server of the test."""
+
+import os
+from typing import Any
+
+import faststream.nats
+
+
+class NatsBroker(faststream.nats.NatsBroker):
+    """FastStream's broker with another default address."""
+
+    def __init__(self, servers: str = os.environ.get("NATS_URL", ""), **options: Any) -> None:
+        super().__init__(servers, **options)

@@ -1,0 +1,190 @@
+"""What a type checker knows about the public names; mypy reads this file, and nothing runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, assert_type
+
+import faststream
+from fastapi import FastAPI
+from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+from faststream.nats import NatsBroker
+from faststream.specification import AsyncAPI
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
+from faststream_adapters import (
+    AsgiFastStream,
+    AsgiResponse,
+    AsyncAPIRoute,
+    BrokerLifespan,
+    FastStream,
+    Header,
+    HttpHandler,
+    JSONResponse,
+    Query,
+    Request,
+    get,
+    make_asyncapi_asgi,
+    make_liveness_asgi,
+    make_metrics_asgi,
+    make_ping_asgi,
+    make_readiness_asgi,
+    make_startup_asgi,
+    post,
+)
+from faststream_adapters.handlers import AsgiRequest, GetHandler, PostHandler
+from faststream_adapters.routing import Endpoint
+
+State = Literal["stopped", "starting", "running", "draining", "failed"]
+
+broker = NatsBroker()
+
+
+@get
+async def bare(scope: Scope) -> AsgiResponse:
+    return AsgiResponse(b"body", 200, {"X-Header": "value"})
+
+
+@get()
+async def called() -> JSONResponse:
+    return JSONResponse({"a": 1}, status_code=201, headers={"X-Header": "value"})
+
+
+@get(include_in_schema=False, description="D", tags=[{"name": "tag"}], unique_id="id")
+def described(request: Request) -> AsgiResponse:
+    assert_type(request, AsgiRequest)
+    assert_type(request.method, str)
+    assert_type(request.headers, dict[str, str])
+    assert_type(request.query_params, dict[str, list[str]])
+    return AsgiResponse()
+
+
+@post
+async def posted(
+    request: Request, name: list[str] = Query("n", cast=True), agent: str = Header(default=None)
+) -> AsgiResponse:
+    assert_type(await request.body(), bytes)
+    async for chunk in request.stream():
+        assert_type(chunk, bytes)
+    return JSONResponse(await request.json())
+
+
+assert_type(bare, GetHandler)
+assert_type(called, GetHandler)
+assert_type(described, GetHandler)
+assert_type(posted, PostHandler)
+assert_type(get(), Callable[[Callable[..., Any]], GetHandler])
+handler: HttpHandler = bare
+
+lifespan = BrokerLifespan(
+    broker,
+    NatsBroker(),
+    startup="background",
+    startup_timeout=None,
+    consume=False,
+    optional=[broker],
+    supervise=False,
+    drain_delay=1,
+    shutdown_timeout=5.0,
+    on_state_change=lambda old, new: None,
+)
+assert_type(lifespan.state, State)
+assert_type(lifespan(FastAPI()), AbstractAsyncContextManager[None])
+BrokerLifespan(faststream.FastStream(broker))
+FastAPI(lifespan=lifespan)
+Starlette(lifespan=lifespan)
+
+
+def changed(old: State, new: State) -> None: ...
+
+
+BrokerLifespan(broker, on_state_change=changed)
+
+
+async def entered() -> None:
+    async with lifespan as nothing:
+        assert_type(nothing, None)
+
+
+ping = make_ping_asgi(
+    broker,
+    NatsBroker(),
+    ok_status=200,
+    fail_status=503,
+    timeout=5.0,
+    ttl=1,
+    details=True,
+    include_in_schema=False,
+    description="D",
+    tags=[{"name": "tag"}],
+    unique_id="id",
+)
+assert_type(ping, Endpoint)
+assert_type(make_liveness_asgi(lifespan), Endpoint)
+assert_type(make_readiness_asgi(faststream.FastStream(broker)), Endpoint)
+assert_type(make_startup_asgi(lifespan, timeout=None), Endpoint)
+assert_type(make_metrics_asgi(CollectorRegistry(), include_in_schema=False), Endpoint)
+
+apps: list[ASGIApp] = [
+    bare,
+    posted,
+    ping,
+    AsgiResponse(),
+    make_asyncapi_asgi(broker),
+    make_asyncapi_asgi(AsyncAPI(broker), sidebar=False),
+    AsgiFastStream(),
+]
+
+
+async def plain(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+app = AsgiFastStream(
+    broker,
+    NatsBroker(),
+    asgi_routes=[("/bare", bare), ("/ping", ping), ("/plain", plain)],
+    logger=None,
+    context=faststream.ContextRepo(),
+    specification=AsyncAPI(title="T"),
+    asyncapi_path=AsyncAPIRoute("/docs", sidebar=False),
+    on_startup=[lambda: None],
+    ping_path="/ping2",
+    liveness_path="/live",
+    readiness_path=None,
+    startup_path="/started",
+    metrics_path="/metrics",
+    metrics_registry=CollectorRegistry(),
+    probe_timeout=1,
+    probe_ttl=1.0,
+    probe_details=True,
+    startup="strict",
+    startup_timeout=5,
+    drain_delay=2.0,
+)
+assert_type(app.broker_lifespan, BrokerLifespan)
+assert_type(app.broker_lifespan.state, State)
+assert_type(app.routes, list[tuple[str, ASGIApp]])
+assert_type(FastStream(broker).as_asgi(asyncapi_path="/docs", readiness_path="/ready"), AsgiFastStream)
+assert_type(AsgiFastStream.from_app(faststream.FastStream(), [("/plain", plain)], "/docs"), AsgiFastStream)
+app.mount("/later", plain)
+app.add_broker(broker)
+application: faststream.FastStream = app
+
+
+@app.on_startup
+async def hook(env: str) -> None: ...
+
+
+async def run() -> None:
+    await app.run(log_level=20, run_extra_options={"port": 8000})
+    async with app.start_lifespan_context({"env": "test"}):
+        pass
+    async with app as same:
+        assert_type(same, AsgiFastStream)
+    app.exit()
+
+
+asyncio.run(run())

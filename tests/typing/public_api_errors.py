@@ -1,0 +1,46 @@
+"""What a type checker must refuse, line by line; mypy reads this file, and nothing runs it."""
+
+from faststream.asgi.types import Scope
+from faststream.nats import NatsBroker
+
+from faststream_adapters import (
+    AsgiFastStream,
+    AsgiResponse,
+    BrokerLifespan,
+    FastStream,
+    JSONResponse,
+    get,
+    make_metrics_asgi,
+    make_ping_asgi,
+)
+
+broker = NatsBroker()
+
+
+@get(methods=["GET"])  # type: ignore[call-overload, untyped-decorator]
+async def unknown_argument(scope: Scope) -> AsgiResponse:
+    return AsgiResponse("text")  # type: ignore[arg-type]
+
+
+get("not a function")  # type: ignore[call-overload]
+JSONResponse({}, status_code="200")  # type: ignore[arg-type]
+
+lifespan = BrokerLifespan(broker)
+if lifespan.state == "up":  # type: ignore[comparison-overlap]
+    raise RuntimeError
+lifespan.state = "running"  # type: ignore[misc]
+BrokerLifespan(broker, startup="lazy")  # type: ignore[arg-type]
+BrokerLifespan("nats://localhost")  # type: ignore[arg-type]
+BrokerLifespan(broker, timeout=1)  # type: ignore[call-arg]
+
+make_ping_asgi(broker, timeout="1")  # type: ignore[arg-type]
+make_ping_asgi(broker, status=200)  # type: ignore[call-arg]
+make_ping_asgi("nats://localhost")  # type: ignore[arg-type]
+make_metrics_asgi(path="/metrics")  # type: ignore[call-arg]
+
+AsgiFastStream(broker, health_path="/health")  # type: ignore[call-arg]
+AsgiFastStream(broker, ping_path=1)  # type: ignore[arg-type]
+AsgiFastStream(broker, startup="lazy")  # type: ignore[arg-type]
+AsgiFastStream(broker, asgi_routes=["/health"])  # type: ignore[list-item]
+FastStream(broker).as_asgi(health_path="/health")  # type: ignore[call-arg]
+AsgiFastStream(broker).mount("/health", "not an app")  # type: ignore[arg-type]

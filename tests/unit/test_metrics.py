@@ -1,0 +1,140 @@
+"""The metrics endpoint answers what prometheus_client writes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from faststream.nats import NatsBroker
+from faststream.nats.prometheus import NatsPrometheusMiddleware
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from faststream_adapters import AsgiFastStream, make_metrics_asgi
+from tests.asgi_calls import exchange, http_scope, request
+from tests.servers.nats import NatsServer
+
+OPENMETRICS = "application/openmetrics-text"
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    Counter("orders", "Orders.", ["kind"], registry=registry).labels('a "quoted" é').inc(3)
+    Gauge("depth", "Depth.", registry=registry).set(1.5)
+    return registry
+
+
+async def test_the_text_of_a_private_registry(registry: CollectorRegistry) -> None:
+    reply = await request(make_metrics_asgi(registry), http_scope())
+    assert reply.status == 200
+    assert reply.body == generate_latest(registry)
+    assert b'orders_total{kind="a \\"quoted\\" \xc3\xa9"} 3.0\n' in reply.body
+    assert reply.headers["content-type"].startswith("text/plain; version=")
+    assert reply.headers["content-length"] == str(len(reply.body))
+
+
+async def test_openmetrics_when_it_is_asked_for(registry: CollectorRegistry) -> None:
+    scope = http_scope(headers=[("Accept", f"{OPENMETRICS}; version=1.0.0"), ("Accept", "text/plain;q=0.1")])
+    reply = await request(make_metrics_asgi(registry), scope)
+    assert reply.body == openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+    assert reply.body.endswith(b"# EOF\n")
+    assert reply.headers["content-type"].startswith(f"{OPENMETRICS}; version=1.0.0")
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/html", ""])
+async def test_text_for_everybody_else(registry: CollectorRegistry, accept: str) -> None:
+    reply = await request(make_metrics_asgi(registry), http_scope(headers=[("accept", accept)]))
+    assert reply.headers["content-type"].startswith("text/plain")
+
+
+async def test_only_the_named_metrics(registry: CollectorRegistry) -> None:
+    reply = await request(make_metrics_asgi(registry), http_scope(query="name[]=depth&other=orders_total"))
+    assert b"depth 1.5" in reply.body
+    assert b"orders" not in reply.body
+    both = await request(
+        make_metrics_asgi(registry), http_scope(query="name%5B%5D=depth&name[]=orders_total")
+    )
+    assert b"depth 1.5" in both.body
+    assert b"orders_total" in both.body
+    none = await request(make_metrics_asgi(registry), http_scope(query="name[]=unknown"))
+    assert (none.status, none.body) == (200, b"")
+
+
+async def test_the_values_are_those_of_the_moment() -> None:
+    registry = CollectorRegistry()
+    gauge = Gauge("depth", "Depth.", registry=registry)
+    endpoint = make_metrics_asgi(registry)
+    for value in (1.0, 2.0):
+        gauge.set(value)
+        assert f"depth {value}".encode() in (await request(endpoint, http_scope())).body
+
+
+async def test_head_and_other_methods(registry: CollectorRegistry) -> None:
+    endpoint = make_metrics_asgi(registry)
+    get = await request(endpoint, http_scope())
+    assert await request(endpoint, http_scope(method="HEAD")) == (200, get.raw_headers, b"")
+    post = await request(endpoint, http_scope(method="POST"))
+    assert (post.status, post.headers["allow"]) == (405, "GET, HEAD")
+    sent = await exchange(endpoint, {"type": "websocket", "path": "/"}, {"type": "websocket.connect"})
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+async def test_the_default_registry_is_prometheus_clients() -> None:
+    counter = Counter("faststream_adapters_test_default", "Of this test.")
+    try:
+        counter.inc()
+        reply = await request(
+            make_metrics_asgi(), http_scope(query="name[]=faststream_adapters_test_default_total")
+        )
+        assert b"faststream_adapters_test_default_total 1.0" in reply.body
+    finally:
+        REGISTRY.unregister(counter)
+
+
+def test_schema_keywords() -> None:
+    endpoint = make_metrics_asgi(
+        CollectorRegistry(), include_in_schema=False, description="D", tags=[{"name": "t"}], unique_id="id"
+    )
+    assert not endpoint.include_in_schema
+    assert (endpoint.description, endpoint.tags, endpoint.unique_id) == ("D", [{"name": "t"}], "id")
+
+
+async def test_faststreams_own_metrics_of_a_real_message(shared_nats: NatsServer) -> None:
+    registry = CollectorRegistry()
+    broker = NatsBroker(shared_nats.url, middlewares=[NatsPrometheusMiddleware(registry=registry)])
+
+    @broker.subscriber("metrics.in")
+    async def handle(message: str) -> str:
+        return message
+
+    app = AsgiFastStream(broker, metrics_path="/metrics", metrics_registry=registry)
+    async with app:
+        await broker.request("hello", "metrics.in", timeout=5)
+        reply = await request(app, http_scope("/metrics/"))
+    assert reply.body == generate_latest(registry)
+    assert b'handler="metrics.in"' in reply.body
+
+
+def test_without_prometheus_client_the_error_names_the_extra() -> None:
+    code = """
+import sys
+sys.modules["prometheus_client"] = None
+import faststream_adapters
+try:
+    faststream_adapters.make_metrics_asgi()
+except ImportError as error:
+    print(error)
+try:
+    faststream_adapters.AsgiFastStream(metrics_path="/metrics")
+except ImportError as error:
+    print(error)
+faststream_adapters.AsgiFastStream(metrics_path=None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == (
+        'Metrics need prometheus_client: install it with pip install "faststream-adapters[metrics]".\n' * 2
+    )
