@@ -1,0 +1,1 @@
+"""One behaviour suite for every host; no test here names a framework."""

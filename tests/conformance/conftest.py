@@ -1,0 +1,39 @@
+"""The hosts, one after the other, and what is run in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance.orders import Orders
+from tests.hosts import HOSTS
+from tests.servers.nats import NatsServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*flags): collected for the hosts that have all of these flags")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "host" in metafunc.fixturenames:
+        flags = [flag for marker in metafunc.definition.iter_markers("needs") for flag in marker.args]
+        hosts = {name: host for name, host in HOSTS.items() if host.has(*flags)}
+        metafunc.parametrize("host", hosts.values(), ids=hosts)
+
+
+@pytest.fixture
+def orders(shared_nats: NatsServer) -> Orders:
+    """Return a broker on the server of this worker."""
+    return Orders(shared_nats.url)
+
+
+@pytest.fixture
+def late_nats() -> Iterator[NatsServer]:
+    """Return a server that has an address, but has not been started."""
+    server = NatsServer()
+    yield server
+    server.close()
