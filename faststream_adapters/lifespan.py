@@ -362,8 +362,6 @@ class BrokerLifespan:
 
     def _set_state(self, new: State) -> None:
         old, self._state = self._state, new
-        if new == old:
-            return
         self.was_running = self.was_running or new == "running"
         logger.info("Brokers: %s -> %s", old, new)
         if self.on_state_change is not None:

@@ -87,7 +87,7 @@ class BrokerRun:
         self.host: object = None
         self.error: Exception | None = None
         self._up = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None]
 
     @property
     def up(self) -> bool:
@@ -169,11 +169,9 @@ class BrokerRun:
         self.holders.remove(holder)
         if self.holders:
             return
-        up, task, self._task = self.up, self._task, None
-        stopped = False
+        up, stopped = self.up, False
         try:
-            if task is not None:
-                await end(task)
+            await end(self._task)
             stopped = up and await self._stop(deadline)
         finally:
             self._up = asyncio.Event()

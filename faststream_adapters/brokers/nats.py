@@ -67,7 +67,7 @@ class NatsDriver(Driver):
         client = self.client
         if client is None or client.is_connected:
             return None
-        if isinstance(client.last_error, AuthorizationError):
+        if client.last_error is not None and self.code(client.last_error) == "auth":
             return "auth"
         return "closed" if client.is_closed else "refused"
 
@@ -109,7 +109,7 @@ class NatsDriver(Driver):
         await self.start_endpoints(consume=consume)
 
     async def drain(self) -> None:
-        await asyncio.gather(*map(_drain, self.broker.subscribers))
+        await asyncio.gather(*map(drain, self.broker.subscribers))
 
     async def abort(self, seconds: float = 0.0) -> None:
         client = self.client
@@ -121,7 +121,8 @@ class NatsDriver(Driver):
                 await _close(client)
 
 
-async def _drain(subscriber: Any) -> None:
+async def drain(subscriber: Any) -> None:
+    """Unsubscribe, and wait until what was delivered is handled."""
     subscription = subscriber.subscription
     if not isinstance(subscription, Subscription):
         # The broker's own stop() knows what to do with the other kinds: pull, key-value, object store.

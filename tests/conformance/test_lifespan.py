@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
 def nowhere() -> Iterator[NatsBroker]:
     """Return a broker whose server refuses connections."""
     port, held = hold_port()
-    yield NatsBroker(f"nats://user:hunter2@127.0.0.1:{port}")
-    if held is not None:
-        held.close()
+    with held or nullcontext():
+        yield NatsBroker(f"nats://user:hunter2@127.0.0.1:{port}")
 
 
 class Log:

@@ -35,7 +35,7 @@ async def round_trip(broker: NatsBroker, received: "asyncio.Queue[str]", message
     async with asyncio.timeout(10):
         # JetStream delivers again what was not acknowledged before the server died.
         while await received.get() != message:
-            pass
+            ...
 
 
 @pytest.mark.parametrize("kind", ["core", "push", "pull"])
@@ -82,6 +82,24 @@ async def test_down_longer_than_the_client_reconnects(
         nats.restart()
         await eventually_status(ready, 204)
         assert broker.connection is client
+
+
+async def test_a_broker_that_is_lost_and_found_is_logged_once_each(
+    nats: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(supervision, "CHECK_TIMEOUT", 0.05)
+    broker, _ = consumer(nats.url)
+    with caplog.at_level("INFO", "faststream.adapters"):
+        async with BrokerLifespan(broker):
+            nats.freeze()
+            await eventually(lambda: "is lost: it did not answer in time." in caplog.text)
+            nats.thaw()
+            await eventually(lambda: "answers again." in caplog.text)
+    assert caplog.text.count("is lost") == 1
+    assert caplog.text.count("answers again") == 1
 
 
 async def test_a_client_that_was_closed_is_restarted(

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import nullcontext
 
 import httpx
 import nats as nats_py
@@ -106,15 +107,12 @@ def test_health_tells_the_truth(nats: NatsServer, app: str) -> None:
 @both
 def test_a_strict_start_without_a_server_fails(app: str) -> None:
     port, held = hold_port()
-    try:
+    with held or nullcontext():
         server = AppServer.uvicorn(
             app,
             env={"NATS_URL": f"nats://user:secret@127.0.0.1:{port}", "STARTUP_TIMEOUT": "0.5"},
         )
         ended = server.run_to_exit()
-    finally:
-        if held is not None:
-            held.close()
     assert ended.returncode == 3
     assert "user:secret" not in ended.output
     lines = [line for line in ended.output.splitlines() if f"NatsBroker nats://127.0.0.1:{port}" in line]
@@ -184,21 +182,16 @@ def test_a_second_interrupt_stops_at_once(nats: NatsServer, app: str) -> None:
         server.wait(timeout=10)
 
 
-def test_a_thousand_probes_of_a_frozen_broker_are_all_answered_in_time(nats: NatsServer) -> None:
-    async def storm(url: str) -> tuple[set[int], float]:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(limits=limits, timeout=30) as http:
-            start = time.monotonic()
-            answers = await asyncio.gather(*(http.get(f"{url}/health") for _ in range(200)))
-            return {answer.status_code for answer in answers}, time.monotonic() - start
-
+async def test_a_thousand_probes_of_a_frozen_broker_are_all_answered(nats: NatsServer) -> None:
+    limits = httpx.Limits(max_connections=None)
     with serve(APP, nats.url) as server:
-        nats.freeze()
-        for _ in range(5):
-            statuses, _ = asyncio.run(storm(server.url))
-            assert statuses == {500}
-        nats.thaw()
-        wait_for_status(server, "/health", 204)
+        async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=30) as http:
+            nats.freeze()
+            for _ in range(5):
+                answers = await asyncio.gather(*(http.get("/health") for _ in range(200)))
+                assert {answer.status_code for answer in answers} == {500}
+            nats.thaw()
+            wait_for_status(server, "/health", 204)
 
 
 def test_new_messages_go_to_other_members_of_the_queue_group_while_draining(nats: NatsServer) -> None:

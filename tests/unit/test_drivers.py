@@ -1,16 +1,21 @@
 """Drivers: what a broker of any class can do, and what is particular to NATS."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
+import anyio
 import pytest
 from faststream.nats import NatsBroker
 from nats.errors import AuthorizationError, ConnectionClosedError, NoServersError
 
-from faststream_adapters.brokers import Driver, driver_for
-from faststream_adapters.brokers.nats import NatsDriver
+from faststream_adapters.brokers import Code, Driver, driver_for
+from faststream_adapters.brokers.nats import NatsDriver, drain
 from faststream_adapters.health import RoundTrips
+from tests.conftest import NatsFactory
 from tests.servers.nats import NatsServer
+from tests.support import eventually
 
 
 class Pinged(NatsBroker):
@@ -71,6 +76,46 @@ async def test_an_error_that_nobody_expects_is_logged_once(caplog: pytest.LogCap
     ]
 
 
+async def test_only_subscribers_with_a_handler_consume() -> None:
+    broker = NatsBroker()
+    broker.subscriber("nothing")
+    assert list(Driver(broker).consumers()) == []
+
+
+async def test_without_consuming_publishers_are_started(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    publisher = broker.publisher("somewhere")
+    driver = Driver(broker)
+    await driver.start(consume=False, supervise=True)
+    await publisher.publish("hello")
+    await driver.abort()
+
+
+async def test_who_waits_is_told_when_the_client_comes_to_know_better() -> None:
+    class Losing(Driver):
+        lost = False
+        go_on = asyncio.Event()
+
+        async def check(self) -> Code:
+            await self.go_on.wait()
+            return "ok"
+
+        def down(self) -> Code | None:
+            return "refused" if self.lost else None
+
+    driver = Losing(NatsBroker())
+    trips = RoundTrips(driver)
+    asked = asyncio.create_task(trips.ask(60.0))
+    await asyncio.sleep(0)
+    driver.lost = True
+    assert (await asyncio.wait_for(asked, 5)).code == "refused"
+    driver.lost = False
+    late = asyncio.create_task(trips.ask(60.0))
+    driver.go_on.set()
+    assert (await asyncio.wait_for(late, 5)).code == "refused"
+    assert (await trips.ask(60.0)).code == "ok"
+
+
 async def test_an_unknown_broker_starts_and_stops_by_its_public_methods(shared_nats: NatsServer) -> None:
     broker = NatsBroker(shared_nats.url)
     driver = Driver(broker)
@@ -98,6 +143,13 @@ def test_the_name_has_no_credentials() -> None:
     assert driver_for(broker).name == "NatsBroker nats://one:4222/path, two:1"
 
 
+def test_a_class_of_another_package_has_the_driver_for_all() -> None:
+    class Other: ...
+
+    other: Any = Other()
+    assert type(driver_for(other)) is Driver
+
+
 def test_a_nats_broker_has_its_driver_and_so_has_a_subclass() -> None:
     assert type(driver_for(NatsBroker())) is NatsDriver
     assert type(driver_for(Pinged())) is NatsDriver
@@ -117,6 +169,59 @@ def test_a_nats_broker_has_its_driver_and_so_has_a_subclass() -> None:
 )
 def test_errors_of_nats_are_told_apart(error: Exception, code: str) -> None:
     assert driver_for(NatsBroker()).code(error) == code
+
+
+async def test_a_connect_that_fails_outside_of_the_client_is_raised() -> None:
+    class Broken(NatsBroker):
+        async def connect(self) -> Any:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await driver_for(Broken()).start(consume=True, supervise=True)
+
+
+async def test_draining_waits_for_messages_between_the_subscription_and_the_limiter(
+    shared_nats: NatsServer,
+) -> None:
+    broker = NatsBroker(shared_nats.url)
+    handled: list[object] = []
+
+    async with broker:
+        subscription = await broker.connection.subscribe("backlog", cb=AsyncMock())
+        put, receive_stream = anyio.create_memory_object_stream[str](1)
+        limiter = anyio.Semaphore(1)
+
+        async def consume() -> None:
+            await eventually(lambda: subscription._closed)  # noqa: SLF001 (nats-py tells it nowhere else)
+            message = await receive_stream.receive()
+            async with limiter:
+                await asyncio.sleep(0)
+                handled.append(message)
+
+        put.send_nowait("late")
+        with put, receive_stream:
+            consuming = asyncio.create_task(consume())
+            subscriber = SimpleNamespace(
+                subscription=subscription,
+                receive_stream=receive_stream,
+                limiter=limiter,
+                max_workers=1,
+            )
+            await asyncio.wait_for(drain(subscriber), 5)
+            assert handled == ["late"]
+            assert subscriber.subscription is None
+            await consuming
+
+
+async def test_a_user_who_is_revoked_is_told_apart(nats_factory: NatsFactory) -> None:
+    server = nats_factory(user="user", password="right")
+    broker = NatsBroker(server.url, reconnect_time_wait=0)
+    driver = driver_for(broker)
+    await driver.start(consume=True, supervise=False)
+    server.password = "changed"
+    server.reload()
+    await eventually(lambda: driver.down() == "auth")
+    await driver.abort()
 
 
 async def test_a_ping_of_the_users_own_counts(shared_nats: NatsServer) -> None:

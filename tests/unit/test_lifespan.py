@@ -2,8 +2,9 @@
 
 import asyncio
 import math
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -24,9 +25,8 @@ from tests.support import eventually
 def nowhere() -> Iterator[str]:
     """Return the URL of a port that refuses connections."""
     port, held = hold_port()
-    yield f"nats://user:secret@127.0.0.1:{port}"
-    if held is not None:
-        held.close()
+    with held or nullcontext():
+        yield f"nats://user:secret@127.0.0.1:{port}"
 
 
 def consumer(url: str) -> tuple[NatsBroker, "asyncio.Queue[Any]"]:
@@ -188,6 +188,25 @@ async def test_the_background_goes_on_after_an_error(nats_factory: NatsFactory) 
         server.restart()
         await eventually(lambda: lifespan.state == "running")
         await round_trip(broker, received)
+
+
+async def test_a_start_that_ends_while_draining_does_not_make_it_ready(nats: NatsServer) -> None:
+    broker, _ = consumer(nats.url)
+    nats.stop()
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        lifespan = BrokerLifespan(broker, startup="background", drain_delay=5)
+        async with lifespan:
+            signal.raise_signal(signal.SIGTERM)
+            await eventually(lambda: lifespan.state == "draining")
+            nats.start()
+            await eventually(lambda: broker.running)
+            await asyncio.sleep(0)
+            assert str(lifespan.state) == "draining"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == []
 
 
 async def test_publish_only_starts_no_subscriber(nats: NatsServer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -285,12 +285,12 @@ async def test_a_host_is_stopped_when_the_broker_cannot_start() -> None:
     port, held = hold_port()
     site = Site()
     broker = NatsBroker(f"nats://user:hunter2@127.0.0.1:{port}")
-    assert await refused(around(site, broker, startup_timeout=0.1)) == (
-        f"NatsBroker nats://127.0.0.1:{port} could not be started within 0.1 s: the connection was refused."
-    )
+    with held or nullcontext():
+        assert await refused(around(site, broker, startup_timeout=0.1)) == (
+            f"NatsBroker nats://127.0.0.1:{port} could not be started within 0.1 s: "
+            "the connection was refused."
+        )
     assert site.log == ["startup", "shutdown", "ended"]
-    if held is not None:
-        held.close()
 
 
 async def test_the_reason_is_the_broker_even_if_the_host_cannot_stop_then(
@@ -298,9 +298,8 @@ async def test_the_reason_is_the_broker_even_if_the_host_cannot_stop_then(
 ) -> None:
     port, held = hold_port()
     broker = NatsBroker(f"nats://127.0.0.1:{port}")
-    message = await refused(FastStreamMiddleware(RaisesAtTheEnd(), broker, startup_timeout=0.1))
-    if held is not None:
-        held.close()
+    with held or nullcontext():
+        message = await refused(FastStreamMiddleware(RaisesAtTheEnd(), broker, startup_timeout=0.1))
     assert "could not be started within 0.1 s" in message
     assert "The host application's shutdown failed with KeyError." in caplog.text
 
@@ -406,9 +405,8 @@ class Cancelled:
         task = asyncio.ensure_future(app({**LIFESPAN}, self._messages.get, send))
         yield
         task.cancel()
-        async with asyncio.timeout(10):
-            with pytest.raises(asyncio.CancelledError):
-                await task
+        await asyncio.wait((task,), timeout=10)
+        assert task.cancelled()
 
     def tell(self, stage: str) -> None:
         self._messages.put_nowait({"type": f"lifespan.{stage}"})
