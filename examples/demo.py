@@ -1,4 +1,4 @@
-"""Serve the order service with a NATS server of its own: `python -m examples.demo`.
+"""Serve the order service in FastAPI, with a NATS server of its own: `python -m examples.demo`.
 
 Environment variables: `NATS_URL` names a NATS server to use instead; with `CHECK=1` the demo calls every URL
 itself, prints what it saw, and exits with 0 if all was well, else with 1.
@@ -38,17 +38,17 @@ GUIDE = """
 The order service runs.
 
   Click   {url}/docs         send an order (FastAPI's page; it needs the internet)
-          {url}/asyncapi/    see which messages the service receives and sends
+          {url}/asyncapi     see which messages the service receives and sends
 
   Send an order, then ask for it by the "id" in the answer:
           curl -X POST {url}/orders -H 'Content-Type: application/json' \\
                -d '{order}'
           curl {url}/orders/ID
 
-  Probes  curl -i {url}/health/      NATS has answered just now: 204, else 500
-          curl -i {url}/livez/       only a restart would help: 503, else 204
-          curl -i {url}/readyz/      messages can flow: 204, else 503
-          curl -i {url}/startupz/    the start is over: 204, else 503
+  Probes  curl -i {url}/health       NATS has answered just now: 204, else 500
+          curl -i {url}/livez        only a restart would help: 503, else 204
+          curl -i {url}/readyz       messages can flow: 204, else 503
+          curl -i {url}/startupz     the start is over: 204, else 503
 """
 
 FREEZE = """\
@@ -173,7 +173,7 @@ def order_service() -> Iterator[str]:
     """Serve the order service, and yield its URL."""
     listener = listen()
     url = f"http://{HOST}:{listener.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config("examples.order_service:app", timeout_graceful_shutdown=5))
+    server = uvicorn.Server(uvicorn.Config("examples.fastapi_app:app", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
@@ -229,16 +229,16 @@ class Check:
 
     def run(self) -> int:
         self.title(f"The order service at {self.url}")
-        self.see("/startupz/", 204, "the start is over")
-        self.see("/readyz/", 204, "messages can flow")
-        self.see("/livez/", 204, "no restart is needed")
-        self.see("/health/", 204, "NATS has answered")
+        self.see("/startupz", 204, "the start is over")
+        self.see("/readyz", 204, "messages can flow")
+        self.see("/livez", 204, "no restart is needed")
+        self.see("/health", 204, "NATS has answered")
         self.see(f"/orders/{uuid4()}", 404, "an order that nobody has placed")
         self.see("/orders", 422, "an order of nothing", body={**ORDER, "quantity": 0})
         self.order()
-        self.see("/asyncapi/", 200, "the messages, as a page", text="<!DOCTYPE html>")
-        self.see("/asyncapi/asyncapi.json", 200, "the same as JSON", text='"orders.new"')
-        self.see("/asyncapi/asyncapi.yaml", 200, "the same as YAML", text="orders.new")
+        self.see("/asyncapi", 200, "the messages, as a page", text="<!DOCTYPE html>")
+        self.see("/asyncapi.json", 200, "the same as JSON", text='"orders.new"')
+        self.see("/asyncapi.yaml", 200, "the same as YAML", text="orders.new")
         self.see("/docs", 200, "FastAPI's page", text="<title>Order service")
         if self.nats is None:
             self.title("NATS is not ours: it is neither frozen nor killed.")
@@ -256,20 +256,20 @@ class Check:
         if hasattr(signal, "SIGSTOP"):
             self.title("NATS freezes: it is connected still, and says nothing")
             nats.signal(signal.SIGSTOP)
-            self.see("/readyz/", 503, "not ready", within=PATIENCE)
-            self.see("/health/", 500, "no answer")
-            self.see("/livez/", 204, "a restart of the service would not help")
+            self.see("/readyz", 503, "not ready", within=PATIENCE)
+            self.see("/health", 500, "no answer")
+            self.see("/livez", 204, "a restart of the service would not help")
             self.title("NATS goes on")
             nats.signal(signal.SIGCONT)
-            self.see("/readyz/", 204, "ready again", within=PATIENCE)
+            self.see("/readyz", 204, "ready again", within=PATIENCE)
             self.order()
         self.title("NATS is killed")
         nats.kill()
-        self.see("/readyz/", 503, "not ready", within=PATIENCE)
-        self.see("/livez/", 204, "a restart of the service would not help")
+        self.see("/readyz", 503, "not ready", within=PATIENCE)
+        self.see("/livez", 204, "a restart of the service would not help")
         self.title("NATS is started again")
         nats.start()
-        self.see("/readyz/", 204, "ready again", within=PATIENCE)
+        self.see("/readyz", 204, "ready again", within=PATIENCE)
         self.order()
 
     def title(self, text: str) -> None:

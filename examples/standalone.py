@@ -1,43 +1,80 @@
-"""A service without a web framework. Run it with `uvicorn examples.standalone:app`."""
+"""The order service without a web framework. Run it with `uvicorn examples.standalone:app`."""
 
 import os
-from collections import Counter
-from typing import Annotated
+from decimal import Decimal
+from uuid import UUID, uuid4
 
+from faststream.asgi.types import Receive, Scope, Send
 from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, PositiveInt, ValidationError
 
-from faststream_adapters import AsgiFastStream, JSONResponse, Query, get
+from faststream_adapters import AsgiFastStream, AsgiResponse, JSONResponse, Request, get, post
 
 
-class Order(BaseModel):
+class NewOrder(BaseModel):
     item: str
     quantity: PositiveInt
+    price: Decimal
+
+
+class Order(NewOrder):
+    id: UUID
+
+
+class FinishedOrder(Order):
+    total: Decimal
 
 
 broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
-sold: Counter[str] = Counter()
+finished: dict[str, FinishedOrder] = {}
 
 
-@broker.subscriber("orders.new")
-async def count(order: Order) -> None:
-    sold[order.item] += order.quantity
+# The queue group: however many instances of this service run, one of them gets the order.
+@broker.subscriber("orders.new", queue="order-service")
+@broker.publisher("orders.done")
+async def process(order: Order) -> FinishedOrder:
+    return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
+
+
+# No queue group: every instance gets every result, so that each of them can answer GET.
+@broker.subscriber("orders.done")
+async def store(order: FinishedOrder) -> None:
+    finished[str(order.id)] = order
+
+
+@post
+async def place_order(request: Request) -> AsgiResponse:
+    try:
+        new = NewOrder.model_validate_json(await request.body())
+    except ValidationError as error:
+        return JSONResponse(error.json().encode(), 422)
+    order = Order(**new.model_dump(), id=uuid4())
+    await broker.publish(order, "orders.new")
+    return JSONResponse(order.model_dump_json().encode(), 202)
 
 
 @get
-async def show_sold(item: Annotated[list[str], Query()]) -> JSONResponse:
-    """How many were sold of each item that the URL asks for: `/sold?item=tea&item=coffee`."""
-    return JSONResponse({name: sold[name] for name in item})
+async def show_order(scope: Scope) -> AsgiResponse:
+    order_id = scope["path"].rpartition("/")[2]
+    if order_id not in finished:
+        return JSONResponse({"detail": "There is no such order, or it is not finished yet."}, 404)
+    return JSONResponse(finished[order_id].model_dump_json().encode())
+
+
+# A handler answers one path. Any other ASGI app has all the paths below its own, and can tell them apart.
+async def orders(scope: Scope, receive: Receive, send: Send) -> None:
+    handler = place_order if scope["path"].rstrip("/").endswith("/orders") else show_order
+    await handler(scope, receive, send)
 
 
 app = AsgiFastStream(
     broker,
-    specification=AsyncAPI(title="Sales", version="1.0.0"),
-    asgi_routes=[("/sold", show_sold)],
+    asgi_routes=[("/orders", orders)],
     ping_path="/health",
     liveness_path="/livez",
     readiness_path="/readyz",
     startup_path="/startupz",
-    asyncapi_path="/docs",
+    asyncapi_path="/asyncapi",
+    specification=AsyncAPI(title="Order service", version="1.0.0"),
 )

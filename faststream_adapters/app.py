@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 AsgiRoute = tuple[str, ASGIApp]
 
+_STARTUP_FAILURE = 3
+"""The exit code that uvicorn gives a failed start."""
+
 _LOGGER = logging.getLogger("faststream")
 _NOT_FOUND = AsgiResponse(b"Not Found", 404)
 
@@ -274,16 +277,21 @@ class AsgiFastStream(FastStream):
         """
         self._options = run_extra_options or {}
         self._failure = None
-        self._server = make_server(self, log_level, dict(self._options))
+        self._server = server = make_server(self, log_level, dict(self._options))
+        status: object = 0
         try:
-            await self._server.serve()
-        except SystemExit:
-            # FastStream's command line knows how to show this one.
-            if isinstance(self._failure, StartupValidationError):
-                raise self._failure from None
-            raise
+            await server.serve()
+            # Older releases of uvicorn leave it to their command line to exit after a failed start.
+            status = 0 if server.started else _STARTUP_FAILURE
+        except SystemExit as error:
+            status = error.code
         finally:
             self._server = None
+        if isinstance(self._failure, StartupValidationError):
+            # FastStream's command line knows how to show this one.
+            raise self._failure
+        if status:
+            raise SystemExit(status)
 
     def exit(self) -> None:
         """Stop the server that runs this application: `run()`, or a single uvicorn or granian outside."""

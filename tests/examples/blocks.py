@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
+import litestar.params
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +28,7 @@ _HEADING_OR_BLOCK = re.compile(
 
 
 class Block(NamedTuple):
-    """A block of Python code.
+    """A block of code.
 
     Args:
         name: The heading it stands under, and its number under that heading.
@@ -37,12 +41,17 @@ class Block(NamedTuple):
 
 def python_blocks(path: str) -> dict[str, Block]:
     """Return the Python blocks of a Markdown file in the repository, by name."""
+    return code_blocks(path, "python")
+
+
+def code_blocks(path: str, language: str) -> dict[str, Block]:
+    """Return the blocks of a language in a Markdown file in the repository, by name."""
     blocks: dict[str, Block] = {}
     heading, number = "", 0
     for match in _HEADING_OR_BLOCK.finditer((ROOT / path).read_text(encoding="utf-8")):
         if match["heading"]:
             heading, number = match["heading"], 0
-        elif match["language"] == "python":
+        elif match["language"] == language:
             number += 1
             name = f"{heading} {number}"
             blocks[name] = Block(name, match["code"])
@@ -51,8 +60,31 @@ def python_blocks(path: str) -> dict[str, Block]:
 
 def at_nats(code: str, url: str) -> str:
     """Return the code with the address of its NATS server replaced."""
-    assert "NatsBroker()" in code
-    return code.replace("NatsBroker()", f"NatsBroker({url!r})")
+    code, count = re.subn(r"\b(NatsBroker|NatsRouter)\(\)", rf"\1({url!r})", code)
+    assert count == 1
+    return code
+
+
+def needs_recent_litestar(code: str) -> None:
+    """Skip a test of code that is written for recent releases of Litestar, where there is an older one."""
+    if "litestar.params" in code and not hasattr(litestar.params, "JSONBody"):
+        pytest.skip("This Litestar is older than the style of the example.")
+
+
+def run_tests(directory: Path, config: pytest.Config) -> str:
+    """Run the tests in a directory as a user would, a warning being a failure; return what pytest says."""
+    filters = config.getoption("pythonwarnings") or ["error"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(f"-W{each}" for each in filters)],
+        cwd=directory,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 def load(code: str, directory: Path, name: str = "documented") -> ModuleType:

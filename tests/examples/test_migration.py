@@ -33,7 +33,7 @@ FASTAPI = "Inside FastAPI"
 ANSWERS = {
     IMPORTS: {"/liveness": 200, "/health": 204, "/docs": 200},
     AS_ASGI: {"/health": 204, "/docs": 200},
-    FASTAPI: {"/health/": 204, "/asyncapi/": 200},
+    FASTAPI: {"/health/": 204, "/asyncapi/": 200},  # a mount redirects /health to /health/
 }
 
 
@@ -63,6 +63,13 @@ async def test_after(heading: str, shared_nats: NatsServer, tmp_path: Path) -> N
     code = BLOCKS[f"{heading} 2"].code
     assert "faststream.asgi" not in code
     assert await answers(code, heading, shared_nats.url, tmp_path) == ANSWERS[heading]
+
+
+async def test_after_in_fastapi_without_redirect(shared_nats: NatsServer, tmp_path: Path) -> None:
+    module = load(at_nats(BLOCKS[f"{FASTAPI} 2"].code, shared_nats.url), tmp_path)
+    async with served(module.app) as client:
+        for path, status in {"/health": 204, "/readyz": 204, "/asyncapi": 200}.items():
+            assert (await client.get(path)).status_code == status
 
 
 @pytest.mark.parametrize("heading", ANSWERS)

@@ -1,25 +1,15 @@
-"""An order service on NATS: HTTP takes an order, a subscriber processes it, HTTP shows the result.
-
-Run it with `uvicorn examples.order_service:app`.
-"""
+"""The order service in FastAPI. Run it with `uvicorn examples.fastapi_app:app`."""
 
 import os
 from decimal import Decimal
+from typing import Annotated
 from uuid import UUID, uuid4
 
-from fastapi import FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException
 from faststream.nats import NatsBroker
-from faststream.specification import AsyncAPI
 from pydantic import BaseModel, PositiveInt
 
-from faststream_adapters import (
-    BrokerLifespan,
-    make_asyncapi_asgi,
-    make_liveness_asgi,
-    make_ping_asgi,
-    make_readiness_asgi,
-    make_startup_asgi,
-)
+from faststream_adapters.fastapi import FastStreamRouter, provide_broker
 
 
 class NewOrder(BaseModel):
@@ -37,9 +27,22 @@ class FinishedOrder(Order):
 
 
 broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
-lifespan = BrokerLifespan(broker)
-app = FastAPI(title="Order service", lifespan=lifespan)
 finished: dict[UUID, FinishedOrder] = {}
+
+app = FastAPI(title="Order service", version="1.0.0")
+app.include_router(
+    FastStreamRouter(
+        broker,
+        ping_path="/health",
+        liveness_path="/livez",
+        readiness_path="/readyz",
+        startup_path="/startupz",
+        asyncapi_path="/asyncapi",
+    )
+)
+
+# What a route asks for to get the broker.
+Broker = Annotated[NatsBroker, Depends(provide_broker(NatsBroker))]
 
 
 # The queue group: however many instances of this service run, one of them gets the order.
@@ -56,7 +59,7 @@ async def store(order: FinishedOrder) -> None:
 
 
 @app.post("/orders", status_code=202)
-async def place_order(new: NewOrder) -> Order:
+async def place_order(new: NewOrder, broker: Broker) -> Order:
     order = Order(**new.model_dump(), id=uuid4())
     await broker.publish(order, "orders.new")
     return order
@@ -67,10 +70,3 @@ async def show_order(order_id: UUID) -> FinishedOrder:
     if order_id not in finished:
         raise HTTPException(404, "There is no such order, or it is not finished yet.")
     return finished[order_id]
-
-
-app.mount("/health", make_ping_asgi(lifespan))
-app.mount("/livez", make_liveness_asgi(lifespan))
-app.mount("/readyz", make_readiness_asgi(lifespan))
-app.mount("/startupz", make_startup_asgi(lifespan))
-app.mount("/asyncapi", make_asyncapi_asgi(AsyncAPI(broker, title="Order service", version="1.0.0")))
