@@ -101,7 +101,7 @@ class NatsDriver(Driver):
             # The client that was connecting is known to nobody, and its socket would stay open.
             if (unknown := _client_in(error)) is not None:
                 self.last_error = unknown.last_error
-                await _close(unknown)
+                await close(unknown)
             raise
         if supervise and (client := self.client) is not None:
             # After 60 failures nats-py closes the client, and its consumers are dead for good.
@@ -118,7 +118,7 @@ class NatsDriver(Driver):
             await super().abort(seconds)
         finally:
             if client is not None:
-                await _close(client)
+                await close(client)
 
 
 async def drain(subscriber: Any) -> None:
@@ -151,7 +151,8 @@ def _client_in(error: BaseException) -> Client | None:
     return None
 
 
-async def _close(client: Client) -> None:
+async def close(client: Client) -> None:
+    """End a client's connection, whatever state the client is in."""
     with suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await client.close()

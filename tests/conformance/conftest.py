@@ -19,10 +19,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "host" in metafunc.fixturenames:
-        flags = [flag for marker in metafunc.definition.iter_markers("needs") for flag in marker.args]
-        hosts = {name: host for name, host in HOSTS.items() if host.has(*flags)}
-        metafunc.parametrize("host", hosts.values(), ids=hosts)
+    flags = [flag for marker in metafunc.definition.iter_markers("needs") for flag in marker.args]
+    hosts = {name: host for name, host in HOSTS.items() if host.has(*flags)}
+    metafunc.parametrize("host", hosts.values(), ids=hosts)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from unittest.mock import AsyncMock
 import anyio
 import pytest
 from faststream.nats import NatsBroker
+from nats.aio.client import Client
 from nats.errors import AuthorizationError, ConnectionClosedError, NoServersError
 
 from faststream_adapters.brokers import Code, Driver, driver_for
-from faststream_adapters.brokers.nats import NatsDriver, drain
+from faststream_adapters.brokers.nats import NatsDriver, close, drain
 from faststream_adapters.health import RoundTrips
 from tests.conftest import NatsFactory
 from tests.servers.nats import NatsServer
@@ -222,6 +223,10 @@ async def test_a_user_who_is_revoked_is_told_apart(nats_factory: NatsFactory) ->
     server.reload()
     await eventually(lambda: driver.down() == "auth")
     await driver.abort()
+
+
+async def test_a_client_that_never_connected_can_be_closed() -> None:
+    await close(Client())
 
 
 async def test_a_ping_of_the_users_own_counts(shared_nats: NatsServer) -> None:
