@@ -13,7 +13,7 @@ from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from faststream.exceptions import StartupValidationError
 
 from ._compat import EMPTY, Broker, share_state
-from .asyncapi import AsyncAPIRoute
+from .asyncapi import AsyncAPIDocs, AsyncAPIRoute
 from .handlers import HttpHandler
 from .hosting import EndpointKeywords, HostKeywords, docs_for, endpoints_for, split_keywords
 from .lifespan import BrokerLifespan, serve_lifespan
@@ -208,7 +208,7 @@ class AsgiFastStream(FastStream):
         endpoint = isinstance(route, Endpoint | UpstreamHandler)
         app = _http_only(route) if isinstance(route, UpstreamHandler) else route
         self._routes.add(path, app, exact=endpoint)
-        if isinstance(route, Endpoint | UpstreamHandler):
+        if isinstance(route, Endpoint | UpstreamHandler | AsyncAPIDocs):
             self.schema.add_http_route(path, route)  # type: ignore[arg-type]  # it reads what an Endpoint has
         if isinstance(route, HttpHandler | UpstreamHandler):
             route.update_fd_config(self.config)

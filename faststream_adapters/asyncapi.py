@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.resources import files
 from string import Template
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 from urllib.parse import quote, unquote
 
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
@@ -23,7 +23,7 @@ from faststream.specification import AsyncAPI
 from faststream.specification.base import SpecificationFactory
 
 from ._compat import BrokerUsecase
-from .asyncapi_page import Sections, View, mapping
+from .asyncapi_page import PageKeywords, Sections, View, mapping
 from .lifespan import BrokerLifespan
 from .redaction import redacted_traceback
 from .responses import AsgiResponse
@@ -312,7 +312,7 @@ class _Built:
         if folder not in self._pages:
             if len(self._pages) >= _MOST_PAGES:
                 self._pages.clear()
-            body = self._react(folder) if self._view.js_url is not None else self._plain(folder)
+            body = self._react(folder) if self._view.asyncapi_js_url is not None else self._plain(folder)
             self._pages[folder] = _Content(body.encode(), "text/html; charset=utf-8", self._view.headers())
         return self._pages[folder]
 
@@ -338,11 +338,11 @@ class _Built:
         return sections.sidebar() if self._view.sidebar else "", sections.main()
 
     def _react(self, folder: str) -> str:
-        css = self._view.css_url
+        css = self._view.asyncapi_css_url
         return Template(_static("react.html").decode()).substitute(
             self._common(folder),
             stylesheet=f'<link rel="stylesheet" href="{escape(css)}">' if css is not None else "",
-            component=escape(self._view.js_url or ""),
+            component=escape(self._view.asyncapi_js_url or ""),
             style=folder + _asset("react.css").path,
             script=folder + _asset("react.js").path,
             config=escape(json.dumps(self._view.react_config())),
@@ -438,18 +438,7 @@ def make_asyncapi_asgi(
     tags: Tags | None = None,
     unique_id: str | None = None,
     include_in_schema: bool = True,
-    sidebar: bool = True,
-    info: bool = True,
-    servers: bool = True,
-    operations: bool = True,
-    messages: bool = True,
-    schemas: bool = True,
-    errors: bool = True,
-    expand_message_examples: bool = True,
-    asyncapi_js_url: str | None = None,
-    asyncapi_css_url: str | None = None,
-    try_it_out_plugin_url: str | None = None,
-    try_it_out_path: str | None = None,
+    **page: Unpack[PageKeywords],
 ) -> AsyncAPIDocs:
     """Make the ASGI app that serves AsyncAPI documentation.
 
@@ -461,64 +450,26 @@ def make_asyncapi_asgi(
         tags: The page's tags there.
         unique_id: The page's operation id there.
         include_in_schema: Whether the page is listed there.
-        sidebar: Whether the page has a table of contents.
-        info: Whether it shows title, version and description.
-        servers: Whether it shows the servers.
-        operations: Whether it shows the operations.
-        messages: Whether it shows the messages.
-        schemas: Whether it shows the schemas.
-        errors: Whether the React component shows errors in the document.
-        expand_message_examples: Whether examples are open from the start.
-        asyncapi_js_url: Where to load the official React component from, instead of the page without scripts.
-        asyncapi_css_url: Where to load that component's styles from.
-        try_it_out_plugin_url: Not supported: None.
-        try_it_out_path: Not supported: None.
+        page: See `PageKeywords`.
 
     Returns:
         The app; mount it with all the paths below its own.
 
     Raises:
         SetupError: The targets cannot be documented, or keywords cannot work.
+        TypeError: A keyword is unknown.
     """
-    _refuse_try_it_out(try_it_out_path, try_it_out_plugin_url)
     if specification is not None and schema is not None:
         msg = "specification and schema are two names of one thing: pass one of them."
         raise SetupError(msg)
-    view = View(
-        sidebar=sidebar,
-        info=info,
-        servers=servers,
-        operations=operations,
-        messages=messages,
-        schemas=schemas,
-        errors=errors,
-        expand_message_examples=expand_message_examples,
-        js_url=asyncapi_js_url,
-        css_url=asyncapi_css_url,
-    )
-    if asyncapi_css_url is not None and asyncapi_js_url is None:
-        msg = "asyncapi_css_url styles the React component: pass asyncapi_js_url too, or neither."
-        raise SetupError(msg)
-    # Raises for a URL that no policy can name, now rather than when the page is asked for.
-    view.headers()
     return AsyncAPIDocs(
         specification_of(targets, specification or schema),
-        view,
+        View(**page),
         include_in_schema=include_in_schema,
         description=description,
         tags=tags,
         unique_id=unique_id,
     )
-
-
-def _refuse_try_it_out(path: str | None, plugin_url: str | None) -> None:
-    for keyword, value in (("try_it_out_path", path), ("try_it_out_plugin_url", plugin_url)):
-        if value is not None:
-            msg = (
-                f"{keyword} must be None: trying a message out from the documentation would publish to the "
-                "live broker, for everyone who can open the page."
-            )
-            raise SetupError(msg)
 
 
 class AsyncAPIRoute:
@@ -532,21 +483,11 @@ class AsyncAPIRoute:
         include_in_schema: Whether the page is listed there.
         asyncapi_json_path: The path of the document as JSON beside the page; by default the page's path and
             `.json`. None serves neither it nor its YAML sibling.
-        try_it_out_path: Not supported: None.
-        sidebar: Whether the page has a table of contents.
-        info: Whether it shows title, version and description.
-        servers: Whether it shows the servers.
-        operations: Whether it shows the operations.
-        messages: Whether it shows the messages.
-        schemas: Whether it shows the schemas.
-        errors: Whether the React component shows errors in the document.
-        expand_message_examples: Whether examples are open from the start.
-        asyncapi_js_url: Where to load the official React component from, instead of the page without scripts.
-        asyncapi_css_url: Where to load that component's styles from.
-        try_it_out_plugin_url: Not supported: None.
+        page: See `PageKeywords`.
 
     Raises:
-        SetupError: A try-it-out keyword is not None.
+        SetupError: Keywords cannot work.
+        TypeError: A keyword is unknown.
     """
 
     def __init__(  # noqa: PLR0917 (upstream's signature)
@@ -557,21 +498,9 @@ class AsyncAPIRoute:
         unique_id: str | None = None,
         include_in_schema: bool = False,  # noqa: FBT001, FBT002 (upstream's signature)
         asyncapi_json_path: str | Literal[_Unset.UNSET] | None = _UNSET,
-        *,
-        try_it_out_path: str | None = None,
-        sidebar: bool = True,
-        info: bool = True,
-        servers: bool = True,
-        operations: bool = True,
-        messages: bool = True,
-        schemas: bool = True,
-        errors: bool = True,
-        expand_message_examples: bool = True,
-        asyncapi_js_url: str | None = None,
-        asyncapi_css_url: str | None = None,
-        try_it_out_plugin_url: str | None = None,
+        **page: Unpack[PageKeywords],
     ) -> None:
-        _refuse_try_it_out(try_it_out_path, try_it_out_plugin_url)
+        View(**page)
         self.path = path
         self.asyncapi_json_path: str | None
         if isinstance(asyncapi_json_path, _Unset):
@@ -580,22 +509,11 @@ class AsyncAPIRoute:
             self.asyncapi_json_path = f"{beside}.json" if beside else None
         else:
             self.asyncapi_json_path = asyncapi_json_path
-        self.try_it_out_path = try_it_out_path
         self.description = description
         self.tags = tags
         self.unique_id = unique_id
         self.include_in_schema = include_in_schema
-        self.sidebar = sidebar
-        self.info = info
-        self.servers = servers
-        self.operations = operations
-        self.messages = messages
-        self.schemas = schemas
-        self.errors = errors
-        self.expand_message_examples = expand_message_examples
-        self.asyncapi_js_url = asyncapi_js_url
-        self.asyncapi_css_url = asyncapi_css_url
-        self.try_it_out_plugin_url = try_it_out_plugin_url
+        self.page = page
 
     @property
     def asyncapi_yaml_path(self) -> str | None:
@@ -636,16 +554,5 @@ class AsyncAPIRoute:
             tags=self.tags,
             unique_id=self.unique_id,
             include_in_schema=self.include_in_schema,
-            sidebar=self.sidebar,
-            info=self.info,
-            servers=self.servers,
-            operations=self.operations,
-            messages=self.messages,
-            schemas=self.schemas,
-            errors=self.errors,
-            expand_message_examples=self.expand_message_examples,
-            asyncapi_js_url=self.asyncapi_js_url,
-            asyncapi_css_url=self.asyncapi_css_url,
-            try_it_out_plugin_url=self.try_it_out_plugin_url,
-            try_it_out_path=self.try_it_out_path,
+            **self.page,
         )

@@ -5,20 +5,34 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import quote, unquote
 
 from faststream.exceptions import SetupError
 
-__all__ = ("Sections", "View", "mapping")
+__all__ = ("PageKeywords", "Sections", "View", "mapping")
 
 _EXTERNAL_ORIGIN = re.compile(r"(?:https?:)?//[a-z0-9.:\[\]-]+(?=[/?#]|$)", re.IGNORECASE)
 _NOT_A_PATH = re.compile(r"//|[^/?#]*:")
 
 
-@dataclass(frozen=True)
-class View:
-    """What the page shows, and from where: the options of `make_asyncapi_asgi`."""
+class PageKeywords(TypedDict, total=False):
+    """How the AsyncAPI page looks.
+
+    Args:
+        sidebar: Whether the page has a table of contents.
+        info: Whether it shows title, version and description.
+        servers: Whether it shows the servers.
+        operations: Whether it shows the operations.
+        messages: Whether it shows the messages.
+        schemas: Whether it shows the schemas.
+        errors: Whether the React component shows errors in the document.
+        expand_message_examples: Whether examples are open from the start.
+        asyncapi_js_url: Where to load the official React component from, instead of the page without scripts.
+        asyncapi_css_url: Where to load that component's styles from.
+        try_it_out_path: Not supported: None.
+        try_it_out_plugin_url: Not supported: None.
+    """
 
     sidebar: bool
     info: bool
@@ -28,8 +42,46 @@ class View:
     schemas: bool
     errors: bool
     expand_message_examples: bool
-    js_url: str | None
-    css_url: str | None
+    asyncapi_js_url: str | None
+    asyncapi_css_url: str | None
+    try_it_out_path: str | None
+    try_it_out_plugin_url: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What the page shows, and from where: `PageKeywords` with their defaults.
+
+    Raises:
+        SetupError: They cannot work.
+    """
+
+    sidebar: bool = True
+    info: bool = True
+    servers: bool = True
+    operations: bool = True
+    messages: bool = True
+    schemas: bool = True
+    errors: bool = True
+    expand_message_examples: bool = True
+    asyncapi_js_url: str | None = None
+    asyncapi_css_url: str | None = None
+    try_it_out_path: str | None = None
+    try_it_out_plugin_url: str | None = None
+
+    def __post_init__(self) -> None:
+        for keyword in ("try_it_out_path", "try_it_out_plugin_url"):
+            if getattr(self, keyword) is not None:
+                msg = (
+                    f"{keyword} must be None: trying a message out from the documentation would publish to "
+                    "the live broker, for everyone who can open the page."
+                )
+                raise SetupError(msg)
+        if self.asyncapi_css_url is not None and self.asyncapi_js_url is None:
+            msg = "asyncapi_css_url styles the React component: pass asyncapi_js_url too, or neither."
+            raise SetupError(msg)
+        # Raises for a URL that no policy can name, now rather than when the page is asked for.
+        self.headers()
 
     def react_config(self) -> dict[str, Any]:
         """Return the configuration of the React component.
@@ -45,15 +97,19 @@ class View:
 
     def assets(self) -> tuple[str, ...]:
         """Return the names of the page's own files."""
-        return ("icon.svg", "docs.css") if self.js_url is None else ("icon.svg", "react.css", "react.js")
+        return (
+            ("icon.svg", "docs.css")
+            if self.asyncapi_js_url is None
+            else ("icon.svg", "react.css", "react.js")
+        )
 
     def headers(self) -> dict[str, str]:
         """Return the page's security headers."""
         scripts, styles = ["'self'"], ["'self'"]
-        if self.js_url is not None:
+        if self.asyncapi_js_url is not None:
             # The component compiles its validators from text; its Markdown may come with style attributes.
-            scripts += ["'unsafe-eval'", *_origins(self.js_url, "asyncapi_js_url")]
-            styles += ["'unsafe-inline'", *_origins(self.css_url, "asyncapi_css_url")]
+            scripts += ["'unsafe-eval'", *_origins(self.asyncapi_js_url, "asyncapi_js_url")]
+            styles += ["'unsafe-inline'", *_origins(self.asyncapi_css_url, "asyncapi_css_url")]
         policy = (
             "default-src 'none'",
             f"style-src {' '.join(styles)}",

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
@@ -23,6 +24,7 @@ from starlette.routing import Mount
 
 from faststream_adapters import asyncapi, make_liveness_asgi
 from faststream_adapters.asyncapi import AsyncAPIDocs, AsyncAPIRoute, make_asyncapi_asgi, specification_of
+from faststream_adapters.asyncapi_page import PageKeywords, View
 from faststream_adapters.lifespan import BrokerLifespan
 from faststream_adapters.routing import Endpoint, Routes
 
@@ -997,19 +999,18 @@ def test_route_defaults() -> None:
         "unique_id": None,
         "include_in_schema": False,
         "asyncapi_json_path": "/docs.json",
-        "try_it_out_path": None,
-        "sidebar": True,
-        "info": True,
-        "servers": True,
-        "operations": True,
-        "messages": True,
-        "schemas": True,
-        "errors": True,
-        "expand_message_examples": True,
-        "asyncapi_js_url": None,
-        "asyncapi_css_url": None,
-        "try_it_out_plugin_url": None,
+        "page": {},
     }
+
+
+def test_the_page_takes_the_same_keywords_everywhere() -> None:
+    assert set(PageKeywords.__annotations__) == {field.name for field in fields(View)}
+    for take in (
+        lambda **page: AsyncAPIRoute("/docs", **page),
+        lambda **page: make_asyncapi_asgi(NatsBroker(), **page),
+    ):
+        with pytest.raises(TypeError, match="unknown"):
+            take(unknown=1)
 
 
 @pytest.mark.parametrize(
