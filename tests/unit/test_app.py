@@ -37,6 +37,7 @@ from faststream_adapters import (
     Query,
     Request,
     get,
+    make_asyncapi_asgi,
     make_ping_asgi,
     post,
 )
@@ -957,3 +958,10 @@ def test_faststream_run_with_a_missing_option_is_a_clear_error(shared_nats: Nats
     assert exited.returncode == 1
     assert "--env" in exited.output
     assert "Traceback" not in exited.output
+
+
+async def test_mounted_docs_are_listed_when_they_ask_for_it() -> None:
+    for wanted in (True, False):
+        app = AsgiFastStream()
+        app.mount("/docs", make_asyncapi_asgi(app, include_in_schema=wanted))
+        assert ("docs:HttpChannel" in app.schema.to_specification().to_jsonable()["channels"]) is wanted
