@@ -296,7 +296,7 @@ class AsgiFastStream(FastStream):
     def exit(self) -> None:
         """Stop the server that runs this application: `run()`, or a single uvicorn or granian outside."""
         super().exit()
-        if self._server is not None:
-            self._server.should_exit = True
+        if (server := self._server) is not None:
+            self.broker_lifespan.drain(lambda: setattr(server, "should_exit", True))
         elif self._served and _server_listens():
             signal.raise_signal(signal.SIGINT)

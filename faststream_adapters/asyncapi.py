@@ -25,7 +25,7 @@ from faststream.specification.base import SpecificationFactory
 from ._compat import BrokerUsecase
 from .asyncapi_page import PageKeywords, Sections, View, mapping
 from .lifespan import BrokerLifespan
-from .redaction import redacted_traceback
+from .redaction import redacted_traceback, without_credentials
 from .responses import AsgiResponse
 from .routing import Endpoint, Tags, route_path
 
@@ -39,8 +39,6 @@ _LOOK_EVERY = 1.0
 # The page differs by its own last path segment, and some mounts let the client choose that.
 _MOST_PAGES = 8
 _JSON_TYPE = "application/json"
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_ODD_PORT = re.compile(r":(?!\d+$)[^\]{]*$")
 
 _NOT_FOUND = AsgiResponse(b"Not Found", 404, {"Content-Type": "text/plain; charset=utf-8"})
 _FAILED = AsgiResponse(
@@ -119,27 +117,14 @@ def _contents(specification: SpecificationFactory) -> list[object]:
     return found
 
 
-def _without_credentials(url: str) -> str:
-    """Return a server's address without user, password, query and fragment."""
-    scheme = match[0] if (match := _SCHEME.match(url)) else ""
-    rest = url.removeprefix(scheme)
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in authority:
-        rest = rest[authority.rindex("@") + 1 :]
-    elif "@" in rest and _ODD_PORT.search(authority):
-        # A password with an unescaped slash: what looks like the port is its beginning.
-        rest = rest[rest.rindex("@") + 1 :]
-    return scheme + re.split(r"[?#]", rest, maxsplit=1)[0]
-
-
 def _remove_credentials(document: dict[str, Any]) -> None:
     for holder in (document, mapping(document.get("components"))):
         for server in mapping(holder.get("servers")).values():
             if "url" in server:
-                server["url"] = _without_credentials(server["url"])
+                server["url"] = without_credentials(server["url"])
             elif "host" in server:
                 given = server["host"] + server.get("pathname", "")
-                if (address := _without_credentials(given)) != given:
+                if (address := without_credentials(given)) != given:
                     server["host"], slash, path = address.partition("/")
                     server["pathname"] = slash + path
 

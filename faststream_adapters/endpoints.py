@@ -148,8 +148,8 @@ class _Probe(Endpoint):
     async def _ask(self) -> dict[BrokerRun, Result]:
         runs = self._target.runs
         if len(runs) == 1:
-            return {runs[0]: await runs[0].round_trips.ask(self._timeout, self._ttl)}
-        results = await asyncio.gather(*(run.round_trips.ask(self._timeout, self._ttl) for run in runs))
+            return {runs[0]: await runs[0].ask(self._timeout, self._ttl)}
+        results = await asyncio.gather(*(run.ask(self._timeout, self._ttl) for run in runs))
         return dict(zip(runs, results, strict=True))
 
     def _warn(self) -> None:
@@ -165,8 +165,10 @@ class _Probe(Endpoint):
         now = asyncio.get_running_loop().time()
         checks: dict[str, list[dict[str, Any]]] = {}
         for run in self._target.runs:
-            entries = checks.setdefault(type(run.broker).__name__, [])
-            entry: dict[str, Any] = {"componentType": "broker"}
+            kind = type(run.broker).__name__
+            entries = checks.setdefault(kind, [])
+            count = 1 + sum(entry["componentType"] == "broker" for entry in entries)
+            entry: dict[str, Any] = {"componentType": "broker", "componentId": f"{kind} {count}"}
             if (result := results.get(run)) is not None:
                 optional = run.settings is not None and run.settings.optional
                 failed = "warn" if optional else "fail"

@@ -155,13 +155,17 @@ def lifespan_for(
     Raises:
         SetupError: The targets or the keywords cannot work together.
     """
-    if len(targets) == 1 and isinstance(targets[0], BrokerLifespan):
+    target: Any = targets[0] if len(targets) == 1 else None
+    if isinstance(target, FastStream):
+        # An AsgiFastStream brings its lifespan.
+        target = getattr(target, "broker_lifespan", None)
+    if isinstance(target, BrokerLifespan):
         if keywords:
             msg = (
                 f"{', '.join(keywords)}: give these to the BrokerLifespan itself, it brings its own keywords."
             )
             raise SetupError(msg)
-        return targets[0]
+        return target
     return BrokerLifespan(*targets, **keywords)  # type: ignore[arg-type]  # it says what it takes
 
 

@@ -33,6 +33,10 @@ logger = logging.getLogger("faststream.adapters")
 State = Literal["stopped", "starting", "running", "draining", "failed"]
 
 _STRICT_TIMEOUT = 20.0
+_OWNER = "_faststream_adapters_owner"
+_NOTICE_AFTER = 1.0
+"""Seconds of waiting for a broker after which the log says so."""
+
 _KILLED_AFTER = 30.0
 """Seconds that Kubernetes and gunicorn give a process to stop, unless told otherwise."""
 
@@ -73,11 +77,13 @@ class BrokerLifespan:
         targets: One or more brokers, or one FastStream app, whose hooks, lifespan and context then run too.
         startup: `"strict"`: wait for every broker, and fail the host's start if one fails.
             `"background"`: let the host start at once and go on connecting; not ready until they are up.
-        startup_timeout: Seconds after which the start has failed; 20 when strict, no limit in the background.
+        startup_timeout: Seconds that the brokers get to come up, or the start has failed; 20 when strict, no
+            limit in the background.
         consume: Whether subscribers are started; without them the brokers can only publish.
         optional: Brokers whose loss fails neither the start nor readiness.
         supervise: Whether clients are kept from giving up, and brokers that are lost for good are restarted.
-        drain_delay: Seconds between "not ready" and the start of the shutdown.
+        drain_delay: Seconds between "not ready" and the start of the shutdown. uvicorn goes on serving
+            meanwhile; other servers stop listening before they say that they stop.
         shutdown_timeout: Seconds for draining and stopping everything.
         on_state_change: Called with the old and the new state.
 
@@ -116,6 +122,8 @@ class BrokerLifespan:
         self._state: State = "stopped"
         self._entered = 0
         self._ready: asyncio.Future[BaseException | None]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Event | None = None
         self._background: asyncio.Task[None] | None = None
         self._runs: list[BrokerRun] = []
         self._resources = AsyncExitStack()
@@ -204,9 +212,13 @@ class BrokerLifespan:
 
     async def _begin(self, host: object, options: Mapping[str, "SettingField"], *, hooks_only: bool) -> None:
         """Start, and tell those who join."""
-        self._ready = asyncio.get_running_loop().create_future()
+        self._loop = loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
         error: BaseException | None = None
         try:
+            if self._stopped is not None:
+                # Entered again while the last stop is under way.
+                await self._stopped.wait()
             await self._start(host, options, hooks_only=hooks_only)
         except BaseException as raised:
             error = raised
@@ -228,7 +240,11 @@ class BrokerLifespan:
             return
         self._entered -= 1
         if self._entered == 0:
-            await self._stop()
+            stopped = self._stopped = asyncio.Event()
+            try:
+                await self._stop()
+            finally:
+                stopped.set()
 
     async def _start(
         self,
@@ -237,6 +253,8 @@ class BrokerLifespan:
         *,
         hooks_only: bool,
     ) -> None:
+        if self.app is not None:
+            self._claim(self.app)
         self.was_entered = True
         self._set_state("starting")
         if self.drain_delay + self.shutdown_timeout >= _KILLED_AFTER:
@@ -268,6 +286,16 @@ class BrokerLifespan:
                 await self._leave_resources()
             raise
 
+    def _claim(self, app: FastStream) -> None:
+        """Refuse an app whose hooks another lifespan has run already."""
+        owner = vars(app).setdefault(_OWNER, self)
+        if owner is not self:
+            msg = (
+                "This FastStream app is run by another lifespan already, and its hooks must not run twice: "
+                "share one BrokerLifespan."
+            )
+            raise SetupError(msg)
+
     def _acquire(self, host: object) -> None:
         for broker in self.brokers:
             run = run_of(broker)
@@ -284,10 +312,12 @@ class BrokerLifespan:
     async def _go_up(self) -> None:
         """Wait for the brokers and run the hooks that follow; the state is `running` then."""
         seconds = self.startup_timeout
-        deadline = None if seconds == math.inf else asyncio.get_running_loop().time() + seconds
+        loop = asyncio.get_running_loop()
+        deadline = None if seconds == math.inf else loop.time() + seconds
         for run in self._runs:
             if run.broker in self.optional:
                 continue
+            notice = loop.call_later(_NOTICE_AFTER, self._say_waiting, run)
             try:
                 async with asyncio.timeout_at(deadline):
                     await run.wait_up()
@@ -298,10 +328,16 @@ class BrokerLifespan:
                 within = f" within {seconds:g} s" if late else ""
                 msg = f"{run.driver.name} could not be started{within}: {run.why}."
                 raise BrokerStartError(msg) from without_secrets(error)
+            finally:
+                notice.cancel()
         if self.app is not None:
             await after_startup(self.app)
         if self._state == "starting":
             self._set_state("running")
+
+    def _say_waiting(self, run: BrokerRun) -> None:
+        limit = "" if self.startup_timeout == math.inf else f", for {self.startup_timeout:g} s at most"
+        logger.warning("%s is not up yet; waiting for it%s.", run.driver.name, limit)
 
     async def _go_up_later(self) -> None:
         try:
@@ -310,6 +346,22 @@ class BrokerLifespan:
             logger.error("The start in the background failed: %s", _told(error))  # noqa: TRY400 (redacted)
             self._set_state("failed")
             await self._release(0.0)
+
+    def drain(self, then: Callable[[], object]) -> None:
+        """Turn readiness now, and call something after `drain_delay`; from any thread.
+
+        Args:
+            then: Called in the event loop: what stops the server.
+        """
+        if (loop := self._loop) is None:
+            then()
+            return
+
+        def begin() -> None:
+            self._begin_drain()
+            loop.call_later(self.drain_delay, then)
+
+        loop.call_soon_threadsafe(begin)
 
     def _begin_drain(self) -> None:
         if self._state in {"starting", "running"}:
@@ -357,6 +409,8 @@ class BrokerLifespan:
 
     async def _leave_resources(self) -> None:
         self._signals.restore()
+        if self.app is not None:
+            vars(self.app).pop(_OWNER, None)
         resources, self._resources = self._resources, AsyncExitStack()
         await resources.aclose()
 

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs
 
 from faststream.asgi.types import Receive, Scope, Send
 
+from .extras import require
 from .responses import AsgiResponse
 from .routing import Endpoint, Tags
 
@@ -23,13 +24,7 @@ class SchemaKeywords(TypedDict, total=False):
 
 class _Metrics(Endpoint):
     def __init__(self, registry: "CollectorRegistry | None", **schema: Any) -> None:
-        try:
-            import prometheus_client
-        except ImportError as error:
-            msg = (
-                'Metrics need prometheus_client: install it with pip install "faststream-adapters[metrics]".'
-            )
-            raise ImportError(msg) from error
+        prometheus_client = require("prometheus_client", "metrics")
         super().__init__(**schema)
         self._registry = prometheus_client.REGISTRY if registry is None else registry
         self._choose_encoder = prometheus_client.exposition.choose_encoder

@@ -3,12 +3,23 @@
 import re
 from traceback import format_exception
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+# A password may hold anything, unescaped slashes and at signs included: up to the last @ nothing is shown.
+_USERINFO = re.compile(r"(?<=://)[^\s\"']*@")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
     """Return the text without the credentials of the URLs in it."""
     return _USERINFO.sub("***@", text)
+
+
+def without_credentials(url: str) -> str:
+    """Return a server's address without user, password, query and fragment.
+
+    A path with an unescaped @ is taken for a part of the password: the two cannot be told apart.
+    """
+    scheme = match[0] if (match := _SCHEME.match(url)) else ""
+    return scheme + re.split(r"[?#]", url.removeprefix(scheme).rpartition("@")[2], maxsplit=1)[0]
 
 
 class RedactedError(Exception):

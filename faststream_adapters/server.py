@@ -2,19 +2,21 @@
 
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from faststream.asgi.types import ASGIApp
 
+from .extras import require
+
 if TYPE_CHECKING:
-    import uvicorn
+    from uvicorn import Server
 
     from ._compat import SettingField
 
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
 
-def make_server(app: ASGIApp, log_level: int, options: "dict[str, SettingField]") -> "uvicorn.Server":
+def make_server(app: ASGIApp, log_level: int, options: "dict[str, SettingField]") -> "Server":
     """Return a uvicorn server for an app.
 
     Args:
@@ -25,18 +27,15 @@ def make_server(app: ASGIApp, log_level: int, options: "dict[str, SettingField]"
     Raises:
         ImportError: uvicorn is not installed.
     """
-    try:
-        import uvicorn
-    except ImportError as error:
-        msg = 'Serving HTTP needs uvicorn: install it with pip install "faststream-adapters[server]".'
-        raise ImportError(msg) from error
+    uvicorn = require("uvicorn", "server")
     known = inspect.signature(uvicorn.Config).parameters
     settings = {
         name: _cast(value, known[name].default)
         for name, value in options.items()
         if name in known and name != "app"
     }
-    return uvicorn.Server(uvicorn.Config(app, **{"log_level": log_level or logging.INFO, **settings}))
+    config = uvicorn.Config(app, **{"log_level": log_level or logging.INFO, **settings})
+    return cast("Server", uvicorn.Server(config))
 
 
 def _cast(value: Any, default: object) -> Any:

@@ -5,13 +5,14 @@ import logging
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from socket import gaierror
 from typing import Any
 
 from faststream.exceptions import SetupError
 
 from ._compat import Broker
 from .brokers import Code, driver_for
-from .health import RoundTrips
+from .health import Result, RoundTrips
 
 logger = logging.getLogger("faststream.adapters")
 
@@ -88,6 +89,7 @@ class BrokerRun:
         self.error: Exception | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None]
+        self._ended: asyncio.Event | None = None
 
     @property
     def up(self) -> bool:
@@ -97,9 +99,12 @@ class BrokerRun:
     @property
     def why(self) -> str:
         """Why the last start failed, in words."""
-        error = self.error or self.driver.last_error
+        # What the client met on its way says more than that it gave up.
+        error = self.driver.last_error or self.error
         if error is None:
             return _REASONS["timeout"]
+        if isinstance(error, gaierror):
+            return "its host name could not be resolved"
         return _REASONS.get(self.driver.code(error), type(error).__name__)
 
     def consumers(self) -> Iterator[tuple[str, Code]]:
@@ -130,9 +135,8 @@ class BrokerRun:
             self.check_host(host)
         else:
             self.settings = settings
-            self.error = None
-            self._up = asyncio.Event()
-            self._task = asyncio.create_task(self._run(settings))
+            self._down()
+            self._task = asyncio.create_task(self._run(settings, after=self._ended))
         self.holders.append(holder)
         if host is not None and self.host is None:
             self.host = host
@@ -169,20 +173,38 @@ class BrokerRun:
         self.holders.remove(holder)
         if self.holders:
             return
-        up, stopped = self.up, False
+        up, task, stopped = self.up, self._task, False
+        self._down()
+        ended = self._ended = asyncio.Event()
         try:
-            await end(self._task)
+            await end(task)
             stopped = up and await self._stop(deadline)
         finally:
-            self._up = asyncio.Event()
-            if not stopped:
-                await self._abort()
-            self.round_trips.give_up()
-            if self.host is not None:
-                self.host = None
-                self.broker.context.reset_global("host")
+            try:
+                if not stopped:
+                    await self._abort()
+                self.round_trips.give_up()
+                if not self.holders and self.host is not None:
+                    self.host = None
+                    self.broker.context.reset_global("host")
+            finally:
+                # Whoever has acquired the broker meanwhile starts it now.
+                ended.set()
 
-    async def _run(self, settings: Settings) -> None:
+    def _down(self) -> None:
+        """From now on the broker is not up, until a start has succeeded."""
+        self.error = None
+        self._up = asyncio.Event()
+
+    async def ask(self, seconds: float, ttl: float = 0.0) -> Result:
+        """Return whether the broker is there; see `RoundTrips.ask`."""
+        if self.error is not None:
+            return Result(self.driver.code(self.error), asyncio.get_running_loop().time())
+        return await self.round_trips.ask(seconds, ttl)
+
+    async def _run(self, settings: Settings, after: asyncio.Event | None) -> None:
+        if after is not None:
+            await after.wait()
         await self._start(settings)
         if settings.supervise and self.up:
             await self._supervise(settings)
@@ -230,6 +252,7 @@ class BrokerRun:
                 healthy = loop.time()
             elif self.driver.gave_up or loop.time() - healthy >= PATIENCE:
                 logger.warning("%s is restarted.", self.driver.name)
+                self._down()
                 await self._abort()
                 await self._start(restart)
                 healthy = loop.time()

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal
-from urllib.parse import urlsplit
 
 from faststream_adapters._compat import Broker, graceful_timeout
+from faststream_adapters.redaction import without_credentials
 
 Code = Literal["ok", "timeout", "refused", "auth", "closed", "not_started", "draining", "error"]
 """Why a broker is, or is not, healthy; never an exception's text, which may hold a secret."""
@@ -31,7 +31,7 @@ class Driver:
     @property
     def name(self) -> str:
         """The broker's class and addresses, without credentials."""
-        urls = ", ".join(_without_userinfo(url) for url in self.broker.specification.url)
+        urls = ", ".join(map(without_credentials, self.broker.specification.url))
         return f"{type(self.broker).__name__} {urls}"
 
     @property
@@ -109,11 +109,6 @@ class Driver:
             seconds: What handlers get to finish.
         """
         await self.stop(seconds)
-
-
-def _without_userinfo(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"//{url}")
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl().removeprefix("//")
 
 
 def driver_for(broker: Broker) -> Driver:

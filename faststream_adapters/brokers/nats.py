@@ -57,7 +57,9 @@ class NatsDriver(Driver):
             return False
         # A login rejected on reconnect ends the task that reconnects, and leaves the client "connecting".
         task = client._reconnection_task  # noqa: SLF001 (nats-py has no public way)
-        return not client.is_connecting or (task is not None and task.done())
+        # Asking for the exception also keeps the event loop from reporting it as never retrieved.
+        ended = task is not None and task.done() and (task.cancelled() or task.exception() is not None)
+        return not client.is_connecting or ended
 
     def epoch(self) -> object:
         client = self.client
@@ -91,6 +93,7 @@ class NatsDriver(Driver):
             yield name, "closed" if client is not None and client.is_closed else code
 
     async def start(self, *, consume: bool, supervise: bool) -> None:
+        self.last_error = None
         # A failed start leaves `declare` False, and every later one fails for want of the stream.
         self._streams |= {stream.name: stream for stream in nats_streams(self.broker)}
         for stream in self._streams.values():

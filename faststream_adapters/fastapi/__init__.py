@@ -1,5 +1,9 @@
 """The adapter for FastAPI."""
 
+from faststream_adapters.extras import require
+
+require("fastapi", "fastapi")
+
 from .dependencies import BrokerNotProvidedError, provide_broker
 from .router import FastStreamRouter
 

@@ -587,7 +587,7 @@ async def test_it_runs_with_a_test_broker(subject: str) -> None:
         received.append(message)
 
     app = app_with(router_for(broker))
-    async with TestNatsBroker(broker), app.router.lifespan_context(app):
+    async with TestNatsBroker(broker, connect_only=False), app.router.lifespan_context(app):
         await broker.publish("hello", subject)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

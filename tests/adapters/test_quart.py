@@ -237,7 +237,7 @@ async def test_in_memory(broker: NatsBroker, subject: str) -> None:
     received = listen(broker, subject)
     app = Quart("shop")
     QuartFastStream(broker, app=app, readiness_path="/readyz")
-    async with TestNatsBroker(broker), app.test_app():
+    async with TestNatsBroker(broker, connect_only=False), app.test_app():
         assert await status(app, "/readyz") == 204
         await broker.publish("hello", subject)
         assert await get(received) == ("hello", app)

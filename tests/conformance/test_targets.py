@@ -229,7 +229,7 @@ async def test_in_memory_no_server_is_needed(host: Host) -> None:
         orders.broker, own=orders.own, readiness_path="/ready", ping_path="/ping", liveness_path="/live"
     )
     for _ in range(2):
-        async with TestNatsBroker(orders.broker), serving(app) as served:
+        async with TestNatsBroker(orders.broker, connect_only=False), serving(app) as served:
             assert await served.status("/ready") == 204
             assert await served.status("/ping") == 204
             assert await served.status("/live") == 204

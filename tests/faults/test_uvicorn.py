@@ -1,6 +1,7 @@
 """The same faults where they hurt: in a process that uvicorn serves, on a real server, with real signals."""
 
 import asyncio
+import sys
 import time
 from contextlib import nullcontext
 
@@ -183,7 +184,8 @@ def test_a_second_interrupt_stops_at_once(nats: NatsServer, app: str) -> None:
 
 
 async def test_a_thousand_probes_of_a_frozen_broker_are_all_answered(nats: NatsServer) -> None:
-    limits = httpx.Limits(max_connections=None)
+    # No connection is used twice: the server may close one just when the next request is written to it.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     with serve(APP, nats.url) as server:
         async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=30) as http:
             nats.freeze()
@@ -219,3 +221,31 @@ def test_new_messages_go_to_other_members_of_the_queue_group_while_draining(nats
                 staying.wait_output(f"handled {order}")
             assert handled(leaving) == set(range(10))
             assert handled(staying) == set(range(10, 20))
+
+
+LEAVE = """
+@get
+async def leave():
+    app.exit()
+    return JSONResponse({})
+
+"""
+
+
+def test_an_exit_of_the_apps_own_drains_too(nats: NatsServer) -> None:
+    app = APP.replace("app = AsgiFastStream(", f"{LEAVE}app = AsgiFastStream(")
+    app = app.replace("Request, post", "Request, get, post").replace(
+        "asgi_routes=[", 'asgi_routes=[("/leave", leave), '
+    )
+    server = AppServer(
+        [sys.executable, "-m", "faststream", "run", "main:app", "--host", "127.0.0.1", "--port", "{port}"],
+        app=app,
+        env={"NATS_URL": nats.url, "DRAIN_DELAY": "1.0"},
+        ready_path="/live",
+    )
+    with server:
+        start = time.monotonic()
+        httpx.get(f"{server.url}/leave").raise_for_status()
+        wait_for_status(server, "/ready", 503, seconds=0.9)
+        assert server.wait() == 0
+        assert time.monotonic() - start >= 1.0

@@ -890,8 +890,9 @@ async def test_asyncapi_2_of_others() -> None:
         ("nats://user:s3/cret@host:1/path", "nats://host:1/path"),
         ("nats://host:4222/?token=s3cret", "nats://host:4222/"),
         ("user:s3cret@host", "nats://host"),
-        ("nats://[::1]:4222/team@prod", "nats://[::1]:4222/team@prod"),
-        ("nats://host:{port}/team@prod", "nats://host:{port}/team@prod"),
+        ("nats://user:1234/s3@cret@host", "nats://host"),
+        ("nats://[::1]:4222/team%40prod", "nats://[::1]:4222/team%40prod"),
+        ("nats://host:{port}/team", "nats://host:{port}/team"),
         ("nats://one:1,two:2", "nats://one:1,two:2"),
     ],
 )

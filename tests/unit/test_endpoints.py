@@ -20,6 +20,7 @@ from faststream_adapters import (
     make_startup_asgi,
 )
 from faststream_adapters.supervision import run_of
+from tests.conftest import NatsFactory
 from tests.servers.nats import NatsServer
 from tests.support import client, eventually, eventually_status, status
 
@@ -175,6 +176,19 @@ async def test_details_do_not_miss_subscribers_that_nobody_wants(nats: NatsServe
         assert of_subscriber["code"] == "not_started"
 
 
+async def test_details_say_why_a_broker_is_not_up(nats_factory: NatsFactory) -> None:
+    server = nats_factory(user="user", password="right")
+    wrong = [NatsBroker(server.url.replace("right", word)) for word in ("wrong", "false")]
+    ping = make_ping_asgi(*wrong, details=True)
+    lifespan = BrokerLifespan(*wrong, startup="background")
+    async with lifespan, client(ping) as http, asyncio.timeout(10):
+        codes: set[str] = set()
+        while codes != {"auth"}:
+            entries = (await http.get("/")).json()["checks"]["NatsBroker"]
+            codes = {entry["code"] for entry in entries}
+    assert [entry["componentId"] for entry in entries] == ["NatsBroker 1", "NatsBroker 2"]
+
+
 async def test_statuses_can_be_chosen(shared_nats: NatsServer) -> None:
     broker = NatsBroker(shared_nats.url)
     ping = make_ping_asgi(broker, ok_status=200, fail_status=502)
@@ -196,7 +210,7 @@ async def test_other_methods_are_refused_and_head_works(make: Any, shared_nats: 
 async def test_in_memory_the_probes_follow_the_patched_ping() -> None:
     broker = NatsBroker()
     app = AsgiFastStream(broker, ping_path="/ping", readiness_path="/ready")
-    async with TestNatsBroker(broker), app.start_lifespan_context():
+    async with TestNatsBroker(broker, connect_only=False), app.start_lifespan_context():
         assert await status(app, "/ping") == 204
         assert await status(app, "/ready") == 204
         broker.ping.return_value = False  # type: ignore[attr-defined]

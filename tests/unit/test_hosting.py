@@ -233,3 +233,10 @@ def test_every_host_keyword_reaches_the_app() -> None:
     app = AsgiFastStream(NatsBroker(UNREACHABLE), startup="background", consume=False, supervise=False)
     lifespan = app.broker_lifespan
     assert (lifespan.startup, lifespan.consume, lifespan.supervise) == ("background", False, False)
+
+
+def test_an_asgi_app_as_target_brings_its_lifespan() -> None:
+    app = AsgiFastStream(NatsBroker(UNREACHABLE), startup="background")
+    assert lifespan_for((app,), {}) is app.broker_lifespan
+    with pytest.raises(SetupError, match="consume: give these to the BrokerLifespan"):
+        lifespan_for((app,), {"consume": False})

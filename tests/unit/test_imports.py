@@ -179,3 +179,16 @@ def test_private_names_of_faststream_are_used_in_one_module(path: Path) -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "litestar", "quart"])
+def test_a_missing_framework_names_the_extra(framework: str) -> None:
+    code = f"""
+import sys
+sys.modules[{framework!r}] = None
+try:
+    import faststream_adapters.{framework}
+except ImportError as error:
+    print(error)
+"""
+    assert f'pip install "faststream-adapters[{framework}]"' in run(code)

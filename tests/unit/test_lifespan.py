@@ -5,6 +5,7 @@ import math
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
+from traceback import format_exception
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from faststream.nats import NatsBroker, TestNatsBroker
 
 from faststream_adapters import BrokerLifespan
 from faststream_adapters.lifespan import BrokerStartError, LifespanKeywords, State
+from faststream_adapters.redaction import redact
 from tests.conftest import NatsFactory
 from tests.servers import hold_port
 from tests.servers.nats import NatsServer
@@ -236,6 +238,98 @@ async def test_two_lifespans_share_a_broker(nats: NatsServer) -> None:
     assert not broker.running
 
 
+def slow(url: str) -> tuple[NatsBroker, asyncio.Event, asyncio.Event]:
+    """Return a broker whose handler, once begun, waits to be let go."""
+    broker = NatsBroker(url)
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    @broker.subscriber("slow")
+    async def handle(message: str) -> None:
+        began.set()
+        await go_on.wait()
+
+    return broker, began, go_on
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_entered_while_the_last_stop_is_under_way_it_starts_after_that(
+    nats: NatsServer,
+    same: bool,
+) -> None:
+    broker, began, go_on = slow(nats.url)
+    first = BrokerLifespan(broker)
+    second = first if same else BrokerLifespan(broker)
+    await first.enter()
+    await broker.publish("hello", "slow")
+    await began.wait()
+    leaving = asyncio.create_task(first.leave())
+    await eventually(lambda: first.state == "draining")
+    entering = asyncio.create_task(second.enter())
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait_for(asyncio.gather(leaving, entering), 5)
+    assert str(second.state) == "running"
+    assert broker.running
+    began.clear()
+    await broker.publish("hello", "slow")
+    await asyncio.wait_for(began.wait(), 5)
+    await second.leave()
+    assert not broker.running
+
+
+async def test_one_app_in_two_lifespans_runs_its_hooks_once_or_not_at_all(nats: NatsServer) -> None:
+    broker, _ = consumer(nats.url)
+    app = UpstreamFastStream(broker)
+    calls: list[str] = []
+    app.on_startup(lambda: calls.append("on_startup"))
+    first = BrokerLifespan(app)
+    async with first:
+        with pytest.raises(SetupError, match="share one BrokerLifespan"):
+            await BrokerLifespan(app).enter()
+        assert calls == ["on_startup"]
+    async with BrokerLifespan(app):
+        assert calls == ["on_startup"] * 2
+
+
+async def test_waiting_for_a_broker_is_said(
+    nowhere: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("faststream_adapters.lifespan._NOTICE_AFTER", 0.01)
+    with pytest.raises(BrokerStartError):
+        await BrokerLifespan(NatsBroker(nowhere), startup_timeout=0.2).enter()
+    assert "is not up yet; waiting for it, for 0.2 s at most." in caplog.text
+    async with BrokerLifespan(NatsBroker(nowhere), startup="background"):
+        await eventually(lambda: "is not up yet; waiting for it." in caplog.text)
+    assert "secret" not in caplog.text
+
+
+async def test_a_host_name_that_does_not_exist_is_said() -> None:
+    broker = NatsBroker("nats://does-not-exist.invalid:4222")
+    with pytest.raises(BrokerStartError, match="its host name could not be resolved"):
+        await BrokerLifespan(broker, startup_timeout=0.5).enter()
+
+
+@pytest.mark.parametrize("password", ["a/s3cr3t", "a#s3cr3t", "a?s3cr3t", "a@s3cr3t", "s3cr3t"])
+async def test_no_password_is_shown_whatever_is_in_it(
+    password: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = NatsBroker(f"nats://bob:{password}@127.0.0.1:1")
+    with pytest.raises(BrokerStartError) as caught:
+        await BrokerLifespan(broker, startup_timeout=0.1).enter()
+    assert str(caught.value).startswith("NatsBroker nats://127.0.0.1:1 could not be started")
+    assert "s3cr3t" not in "".join(format_exception(caught.value)) + caplog.text
+    assert redact(f"(nats://bob:{password}@host) failed") == "(nats://***@host) failed"
+
+
+async def test_draining_before_it_ever_ran_is_no_wait() -> None:
+    called: list[str] = []
+    BrokerLifespan(NatsBroker(), drain_delay=60).drain(lambda: called.append("stop"))
+    assert called == ["stop"]
+
+
 async def test_two_lifespans_must_agree(nats: NatsServer) -> None:
     broker = NatsBroker(nats.url)
     async with BrokerLifespan(broker):
@@ -371,7 +465,7 @@ async def test_a_shutdown_hook_that_hangs_is_cut_off(nats: NatsServer) -> None:
 async def test_in_memory_it_enters_and_leaves_cleanly() -> None:
     broker, received = consumer("nats://127.0.0.1:1")
     lifespan = BrokerLifespan(broker)
-    async with TestNatsBroker(broker), lifespan():
+    async with TestNatsBroker(broker, connect_only=False), lifespan():
         assert str(lifespan.state) == "running"
         await round_trip(broker, received)
 

@@ -136,5 +136,5 @@ faststream_adapters.AsgiFastStream(metrics_path=None)
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == (
-        'Metrics need prometheus_client: install it with pip install "faststream-adapters[metrics]".\n' * 2
+        'This needs prometheus_client: install it with pip install "faststream-adapters[metrics]".\n' * 2
     )

@@ -70,6 +70,41 @@ async def test_a_handler_that_came_later_is_left_alone(server: Seen) -> None:
     assert signal.getsignal(signal.SIGTERM) is later
 
 
+async def test_it_can_be_used_again(server: Seen) -> None:
+    signals = DrainSignals(0.01, lambda: None)
+    for number in range(3):
+        signals.install()
+        signal.raise_signal(signal.SIGTERM)
+        await eventually(lambda number=number: len(server) == number + 1)  # type: ignore[misc]
+        signals.restore()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_several_drain_side_by_side(server: Seen, order: tuple[int, int]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    began: Seen = []
+    drains = [DrainSignals(delay, lambda: began.append(0)) for delay in (0.05, 60)]
+    for drain in drains:
+        drain.install()
+    drains[order[0]].restore()
+    signal.raise_signal(signal.SIGTERM)
+    await eventually(lambda: bool(began))
+    assert began == [0]
+    drains[order[1]].restore()
+    drains[order[1]].restore()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_a_signal_that_comes_too_late_is_the_servers(server: Seen) -> None:
+    signals = DrainSignals(60, lambda: None)
+    signals.install()
+    signal.raise_signal(signal.SIGTERM)
+    signals.restore()
+    await asyncio.sleep(0)
+    signal.raise_signal(signal.SIGTERM)
+    assert server == [signal.SIGTERM]
+
+
 async def test_without_a_server_nothing_is_touched() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
