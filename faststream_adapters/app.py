@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import faststream
 from faststream.asgi import HttpHandler as UpstreamHandler
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
-from faststream.exceptions import StartupValidationError
+from faststream.exceptions import SetupError, StartupValidationError
 
 from ._compat import EMPTY, Broker, share_state
 from .asyncapi import AsyncAPIDocs, AsyncAPIRoute
@@ -188,6 +188,24 @@ class AsgiFastStream(FastStream):
             for path, app in docs_for(asyncapi_path, self):
                 # Not in the schema: the docs do not document themselves.
                 self._routes.add(path, app, exact=isinstance(app, Endpoint))
+
+    def add_broker(self, broker: Broker) -> None:
+        """Add a broker, until the application runs.
+
+        Args:
+            broker: The broker.
+
+        Raises:
+            SetupError: It is there already, or the application runs.
+        """
+        lifespan = getattr(self, "broker_lifespan", None)
+        if lifespan is not None and lifespan.state == "running":
+            msg = (
+                "The application runs already, and would not start this broker: "
+                "add it before, or in on_startup."
+            )
+            raise SetupError(msg)
+        super().add_broker(broker)
 
     @property
     def routes(self) -> list[AsgiRoute]:

@@ -394,6 +394,8 @@ class BrokerLifespan:
             finally:
                 await self._leave_resources()
                 self._set_state("stopped")
+        for error in errors[1:]:
+            logger.error("One more error while stopping: %s", _told(error))
         if errors:
             raise errors[0]
 

@@ -963,3 +963,14 @@ async def test_mounted_docs_are_listed_when_they_ask_for_it() -> None:
         app = AsgiFastStream()
         app.mount("/docs", make_asyncapi_asgi(app, include_in_schema=wanted))
         assert ("docs:HttpChannel" in app.schema.to_specification().to_jsonable()["channels"]) is wanted
+
+
+async def test_a_broker_cannot_be_added_while_running(shared_nats: NatsServer) -> None:
+    app = AsgiFastStream(NatsBroker(shared_nats.url))
+    late = NatsBroker(shared_nats.url)
+    async with app:
+        with pytest.raises(SetupError, match="add it before, or in on_startup"):
+            app.add_broker(late)
+    app.add_broker(late)
+    async with app:
+        assert late.running

@@ -5,6 +5,7 @@ import math
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from traceback import format_exception
 from typing import Any
 
@@ -449,6 +450,25 @@ async def test_a_shutdown_hook_that_raises_keeps_nothing_up(nats: NatsServer, st
     assert not broker.running
     assert str(lifespan.state) == "stopped"
     assert ended == (["after_shutdown"] if stage == "on_shutdown" else [])
+
+
+async def test_of_several_shutdown_errors_the_first_is_raised_and_the_others_are_logged(
+    nats: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = UpstreamFastStream(NatsBroker(nats.url))
+
+    async def fail(word: str) -> None:
+        raise KeyError(word)
+
+    app.on_shutdown(partial(fail, "first"))
+    app.after_shutdown(partial(fail, "second"))
+    lifespan = BrokerLifespan(app)
+    await lifespan.enter()
+    with pytest.raises(KeyError, match="first"):
+        await lifespan.leave()
+    assert "One more error while stopping" in caplog.text
+    assert "second" in caplog.text
 
 
 async def test_a_shutdown_hook_that_hangs_is_cut_off(nats: NatsServer) -> None:
