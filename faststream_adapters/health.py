@@ -103,11 +103,11 @@ class RoundTrips:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those who wait when the client has come to know better."""
-        if (code := self.driver.down()) is not None:
-            self.last = Result(code, loop.time())
-            if not self._answer.done():
-                self._answer.set_result(self.last)
-        self._timer = loop.call_later(_LOOK_EVERY, self._look, loop)
+        if (code := self.driver.down()) is None:
+            self._timer = loop.call_later(_LOOK_EVERY, self._look, loop)
+            return
+        self.last = Result(code, loop.time())
+        self._answer.set_result(self.last)
 
     def give_up(self) -> None:
         """Forget the round trip in flight: the connection it was made on is gone."""

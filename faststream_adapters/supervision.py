@@ -181,9 +181,10 @@ class BrokerRun:
             stopped = up and await self._stop(deadline)
         finally:
             try:
-                if not stopped:
+                if stopped:
+                    self.round_trips.give_up()
+                else:
                     await self._abort()
-                self.round_trips.give_up()
                 if not self.holders and self.host is not None:
                     self.host = None
                     self.broker.context.reset_global("host")
@@ -258,11 +259,13 @@ class BrokerRun:
                 healthy = loop.time()
 
     async def _abort(self) -> None:
-        self.round_trips.give_up()
         try:
             await self.driver.abort()
         except Exception as error:  # noqa: BLE001 (what cannot be stopped is let go of)
             logger.debug("%s: %s while stopping", self.driver.name, type(error).__name__)
+        finally:
+            # Not before: a round trip must not be cancelled while its answer can still come.
+            self.round_trips.give_up()
 
     async def _stop(self, deadline: float) -> bool:
         """Let the handlers finish and stop; return whether that was done by the deadline."""
