@@ -1,5 +1,6 @@
 """From targets and keywords to one lifespan and the endpoints of a host; every adapter translates these."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -124,6 +125,7 @@ def hosting_for(
     lifespan_keywords, endpoint_keywords = split_keywords(rest)
     lifespan = lifespan_for(targets, lifespan_keywords)
     served = endpoints_for(lifespan, endpoint_keywords)
+    _check_path_of("specification", "asyncapi_path", keywords)
     if path := keywords.get("asyncapi_path"):
         given = keywords.get("specification")
         target = (info or HostInfo()).specification(lifespan) if given is None else lifespan
@@ -206,9 +208,17 @@ def endpoints_for(lifespan: BrokerLifespan, keywords: EndpointKeywords) -> list[
                 details=keywords.get("probe_details", False),
             )
             routes.append((str(path), probe))
+    _check_path_of("metrics_registry", "metrics_path", keywords)
     if metrics_path := keywords.get("metrics_path"):
         routes.append((metrics_path, make_metrics_asgi(keywords.get("metrics_registry"))))
     return routes
+
+
+def _check_path_of(name: str, path: str, keywords: Mapping[str, Any]) -> None:
+    """Refuse a keyword that would silently do nothing."""
+    if keywords.get(name) is not None and not keywords.get(path):
+        msg = f"{name} has no effect without {path}: name the path, or leave {name} out."
+        raise SetupError(msg)
 
 
 def docs_for(

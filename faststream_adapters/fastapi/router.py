@@ -125,7 +125,7 @@ class FastStreamRouter(APIRouter):
             document.description = app.description or None
 
     def _check_paths(self, app: FastAPI) -> None:
-        """Refuse a path that an earlier route of the application takes.
+        """Refuse a path that an earlier route of the application takes, or that a later one has in vain.
 
         Raises:
             SetupError: There is one.
@@ -133,10 +133,15 @@ class FastStreamRouter(APIRouter):
         # Since FastAPI 0.137 routes are a tree, which this function walks.
         flat: Callable[[Any], Iterable[Any]] = getattr(routing, "iter_route_contexts", iter)
         earlier: list[Any] = []
+        ours: set[str] = set()
         for route in flat(app.routes):
             if getattr(route, "endpoint", None) not in self._views:
                 earlier.append(route)
+                if getattr(route, "path", None) in ours:
+                    msg = f"{route.path} is served by the FastStreamRouter already: choose another path."
+                    raise SetupError(msg)
                 continue
+            ours.add(route.path)
             scope = {"type": "http", "method": "GET", "path": route.path, "headers": []}
             for other in earlier:
                 if other.matches(scope)[0] is Match.FULL:

@@ -836,7 +836,7 @@ def test_a_path_that_is_taken_fails_the_start(broker: NatsBroker, taken: Callabl
     taken(app)
     app.include_router(FastStreamRouter(broker, readiness_path="/ready"))
     with (
-        pytest.raises(SetupError, match=r"^/ready/? is served already, by the application's route '/"),
+        pytest.raises(SetupError, match=r"^/ready/? is served (already, by|by the FastStreamRouter already)"),
         TestClient(app),
     ):
         ...
@@ -966,3 +966,14 @@ def test_a_failed_start_ends_the_server_and_cleans_up() -> None:
     assert "hidden" not in ended.output
     assert "could not be started within 0.5 s" in ended.output
     assert ended.output.index("host up") < ended.output.index("host down")
+
+
+def test_a_route_that_comes_too_late_is_an_error(shared_nats: NatsServer) -> None:
+    app = app_with(router_for(NatsBroker(shared_nats.url), readiness_path="/ready"))
+
+    @app.get("/ready")
+    async def ready() -> None:
+        raise NotImplementedError
+
+    with pytest.raises(SetupError, match="/ready is served by the FastStreamRouter already"), TestClient(app):
+        ...

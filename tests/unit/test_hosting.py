@@ -240,3 +240,13 @@ def test_an_asgi_app_as_target_brings_its_lifespan() -> None:
     assert lifespan_for((app,), {}) is app.broker_lifespan
     with pytest.raises(SetupError, match="consume: give these to the BrokerLifespan"):
         lifespan_for((app,), {"consume": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("specification", "asyncapi_path"), ("metrics_registry", "metrics_path")],
+)
+def test_a_keyword_without_its_path_is_refused(name: str, path: str) -> None:
+    keywords: Any = {name: AsyncAPI()}
+    with pytest.raises(SetupError, match=f"{name} has no effect without {path}"):
+        hosting_for((NatsBroker(UNREACHABLE),), keywords)
