@@ -687,16 +687,16 @@ async def test_publish_only(broker: NatsBroker, subject: str) -> None:
         return current_app.name
 
     QuartFastStream(broker, app=app, consume=False, readiness_path="/readyz")
-    async with app.test_app(), NatsBroker(broker.specification.url[0]) as other:
-        arrived = other.subscriber(subject, persistent=False)
-        await arrived.start()
+    other = NatsBroker(broker.specification.url[0])
+    arrived = listen(other, subject)
+    async with app.test_app(), other:
+        await other.start()
+        # The publisher has another connection: the server must know of the subscription first.
+        await other.connection.flush()
         assert await status(app, "/readyz") == 204
-        next_one = asyncio.create_task(arrived.get_one(timeout=5))
         assert await status(app, "/orders", "POST") == 200
-        message = await next_one
-        assert message is not None
-        assert await message.decode() == "order"
-        await arrived.stop()
+        message, _ = await asyncio.wait_for(arrived.get(), 5)
+        assert message == "order"
     assert received.empty()
 
 

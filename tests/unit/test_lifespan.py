@@ -216,6 +216,8 @@ async def test_publish_only_starts_no_subscriber(nats: NatsServer) -> None:
     publisher, unused = consumer(nats.url)
     listener, received = consumer(nats.url)
     async with BrokerLifespan(listener), BrokerLifespan(publisher, consume=False):
+        # The publisher has another connection: the server must know of the subscription first.
+        await listener.connection.flush()
         assert not any(subscriber.running for subscriber in publisher.subscribers)
         await round_trip(publisher, received)
     assert unused.empty()
