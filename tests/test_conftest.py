@@ -4,8 +4,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-CASES = """
-import asyncio
+SKIPS = """
 import pytest
 
 @pytest.mark.skip(reason="no such server here")
@@ -18,6 +17,10 @@ def test_inside():
 @pytest.mark.xfail
 def test_expected():
     assert False
+"""
+
+TASKS = """
+import asyncio
 
 async def test_leaves_a_task():
     global task
@@ -28,7 +31,7 @@ async def test_leaves_nothing():
 """
 
 
-def run(pytester: pytest.Pytester, module: str = CASES) -> pytest.RunResult:
+def run(pytester: pytest.Pytester, module: str) -> pytest.RunResult:
     pytester.makeconftest("from tests.conftest import *\nfrom tests.conftest import _no_task_left")
     pytester.makepyfile(module)
     options = "asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function"
@@ -42,12 +45,19 @@ def test_a_skip_is_a_skip_unless_it_is_forbidden(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.conftest.NO_SKIP", False)
-    run(pytester).assert_outcomes(passed=2, skipped=2, xfailed=1, errors=1)
+    run(pytester, SKIPS).assert_outcomes(skipped=2, xfailed=1)
     monkeypatch.setattr("tests.conftest.NO_SKIP", True)
-    result = run(pytester)
-    result.assert_outcomes(passed=2, failed=1, xfailed=1, errors=2)
+    result = run(pytester, SKIPS)
+    result.assert_outcomes(failed=1, xfailed=1, errors=1)
     result.stdout.fnmatch_lines(["*FASTSTREAM_ADAPTERS_NO_SKIP=1 forbids this skip: *no such server here*"])
-    result.stdout.fnmatch_lines(["*The test left tasks behind:*"])
+
+
+def test_a_task_that_is_left_behind_is_an_error(pytester: pytest.Pytester) -> None:
+    result = run(pytester, TASKS)
+    assert result.parseoutcomes()["passed"] == 2
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_leaves_a_task*", "*The test left tasks behind:*"]
+    )
 
 
 def test_a_module_that_is_skipped_is_an_error_when_that_is_forbidden(

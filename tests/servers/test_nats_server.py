@@ -84,7 +84,8 @@ async def test_frozen_is_silent_until_thawed(nats: NatsServer) -> None:
     done, _ = await asyncio.wait({rtt}, timeout=0.3)
     assert not done
     nats.thaw()
-    assert await rtt >= 0.3
+    # Clocks are not that exact.
+    assert await rtt >= 0.25
     await client.close()
 
 
