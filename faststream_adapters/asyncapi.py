@@ -485,6 +485,7 @@ class AsyncAPIRoute:
         asyncapi_json_path: str | Literal[_Unset.UNSET] | None = _UNSET,
         **page: Unpack[PageKeywords],
     ) -> None:
+        # Raises where the route is written, not where it is served.
         View(**page)
         self.path = path
         self.asyncapi_json_path: str | None

@@ -83,7 +83,7 @@ class BrokerLifespan:
         optional: Brokers whose loss fails neither the start nor readiness.
         supervise: Whether clients are kept from giving up, and brokers that are lost for good are restarted.
         drain_delay: Seconds between "not ready" and the start of the shutdown. uvicorn goes on serving
-            meanwhile; other servers stop listening before they say that they stop.
+            meanwhile; granian and hypercorn do not.
         shutdown_timeout: Seconds for draining and stopping everything.
         on_state_change: Called with the old and the new state.
 

@@ -13,8 +13,8 @@ _Handler = Callable[[int, FrameType | None], Any]
 class DrainSignals:
     """Delay the server's own reaction to SIGTERM and SIGINT by a drain phase.
 
-    Only a server that has set its handlers with `signal.signal` before its lifespan starts can be delayed:
-    uvicorn does so, on its own and under gunicorn. A second SIGINT goes to the server at once.
+    Only a server that has set its handlers with `signal.signal` before its lifespan starts can be delayed, as
+    uvicorn does. A second SIGINT goes to the server at once.
 
     Args:
         delay: Seconds between the signal and the server's reaction to it.

@@ -3,12 +3,12 @@
 import asyncio
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
 
 import anyio
 import pytest
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import AuthorizationError, ConnectionClosedError, NoServersError
 
 from faststream_adapters.brokers import Code, Driver, driver_for
@@ -187,8 +187,11 @@ async def test_draining_waits_for_messages_between_the_subscription_and_the_limi
     broker = NatsBroker(shared_nats.url)
     handled: list[object] = []
 
+    async def ignore(message: Msg) -> None:
+        raise NotImplementedError
+
     async with broker:
-        subscription = await broker.connection.subscribe("backlog", cb=AsyncMock())
+        subscription = await broker.connection.subscribe("backlog", cb=ignore)
         put, receive_stream = anyio.create_memory_object_stream[str](1)
         limiter = anyio.Semaphore(1)
 
