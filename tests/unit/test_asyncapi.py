@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import subprocess
@@ -14,6 +15,8 @@ import faststream
 import httpx
 import pytest
 import yaml
+from asyncapi_viewer import assets as viewer_assets  # type: ignore[import-untyped]  # ships no types
+from asyncapi_viewer import options as viewer_options
 from fastapi import FastAPI
 from faststream.exceptions import SetupError
 from faststream.nats import NatsBroker, NatsRouter
@@ -22,20 +25,28 @@ from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from faststream_adapters import asyncapi, make_liveness_asgi
-from faststream_adapters.asyncapi import AsyncAPIDocs, AsyncAPIRoute, make_asyncapi_asgi, specification_of
-from faststream_adapters.asyncapi_page import PageKeywords, View
+from faststream_adapters import make_liveness_asgi
+from faststream_adapters.asyncapi import AsyncAPIDocs, AsyncAPIRoute, make_asyncapi_asgi
+from faststream_adapters.asyncapi import assets as asyncapi_assets
+from faststream_adapters.asyncapi import content as asyncapi_content
+from faststream_adapters.asyncapi import docs as asyncapi
+from faststream_adapters.asyncapi.docs import specification_of
+from faststream_adapters.asyncapi.view import PageKeywords, View
 from faststream_adapters.lifespan import BrokerLifespan
 from faststream_adapters.routing import Endpoint, Routes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
 
 VERSIONS = ("3.0.0", "2.6.0")
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u2028& [x](javascript:alert(3))"
-ISOLATED = (
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+CLOSED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PLAIN_POLICY = f"default-src 'none'; style-src 'self'; img-src 'self'; {CLOSED}"
+VIEWER_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; " + CLOSED
 )
 
 
@@ -115,11 +126,21 @@ class Page(HTMLParser):
         return [url for url in self.urls() if not url.startswith(("#", "http"))]
 
     def has_script(self) -> bool:
-        return any(
+        """Return whether anything but the viewer runs in it."""
+        elements = [(tag, attributes) for tag, attributes in self.elements if not is_viewer(tag, attributes)]
+        return len(self.elements) - len(elements) > 1 or any(
             tag in {"script", "iframe", "object", "img", "style"}
             or any(name.startswith("on") or name == "style" for name in attributes)
-            for tag, attributes in self.elements
+            for tag, attributes in elements
         )
+
+
+def is_viewer(tag: str, attributes: dict[str, str]) -> bool:
+    return (
+        tag == "script"
+        and attributes.keys() == {"src"}
+        and re.fullmatch(r"([\w.%~-]+/)?viewer\.[0-9a-f]{12}\.js", attributes["src"], re.ASCII) is not None
+    )
 
 
 class Fixed:
@@ -218,14 +239,192 @@ def test_other_specifications_are_refused() -> None:
         make_asyncapi_asgi(specification=AsyncAPI(), schema=AsyncAPI())
 
 
+# --- the viewer ---
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Return what makes a library look as if it were not installed."""
+    caches = (asyncapi_assets.viewer, asyncapi_content._encoders)  # noqa: SLF001 (what it has found)
+
+    def hide(name: str) -> None:
+        monkeypatch.setitem(sys.modules, name, None)
+        for cached in caches:
+            cached.cache_clear()
+
+    yield hide
+    for cached in caches:
+        cached.cache_clear()
+
+
+def element(page: Page) -> dict[str, str]:
+    [found] = page.attributes("asyncapi-viewer")
+    return found
+
+
+async def test_the_viewer_is_the_one_of_the_wheel() -> None:
+    app = docs()
+    page = Page((await fetch(app)).text)
+    [script] = page.attributes("script")
+    served = await fetch(app, f"/{script['src']}")
+    assert served.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert served.content == viewer_assets.static_path(viewer_assets.VIEWER_IIFE).read_bytes()
+    assert hashlib.sha256(served.content).hexdigest().startswith(script["src"].split(".")[1])
+
+
+async def test_the_viewer_gets_the_options() -> None:
+    shown = element(Page((await fetch(docs())).text))
+    assert shown == {
+        "id": "asyncapi",
+        "src": "viewer/asyncapi.json",
+        "sidebar": "true",
+        "info": "true",
+        "servers": "true",
+        "operations": "true",
+        "messages": "true",
+        "schemas": "true",
+        "errors": "true",
+        "message-examples": "true",
+        "use-channel-address-as-identifier": "true",
+    }
+    known = {each.attribute for each in viewer_options.load_specs()}
+    assert shown.keys() <= known
+    for option in ("sidebar", "info", "servers", "operations", "messages", "schemas", "errors"):
+        assert element(Page((await fetch(docs(**{option: False}))).text))[option] == "false"
+    folded = element(Page((await fetch(docs(expand_message_examples=False))).text))
+    assert folded["message-examples"] == "false"
+
+
+async def test_the_script_is_served_by_a_process_that_never_made_the_page() -> None:
+    """Another worker may have made it, or a cache has it."""
+    [script] = Page((await fetch(docs())).text).attributes("script")
+    assert (await fetch(docs(), f"/{script['src']}", "HEAD")).status_code == 200
+
+
+async def test_the_page_with_the_viewer_is_complete_without_scripts(without: Callable[[str], None]) -> None:
+    def text(source: str) -> list[str]:
+        return [line for line in Page(source).text.splitlines() if line.strip()]
+
+    app = docs()
+    complete = text((await fetch(app)).text)
+    without("asyncapi_viewer")
+    plain = text((await fetch(docs())).text)
+    assert complete == plain[:-1]
+    assert plain[-1].startswith("This is the plain page.")
+
+
+async def test_the_plain_page_names_the_extra(without: Callable[[str], None]) -> None:
+    without("asyncapi_viewer")
+    app = docs()
+    response = await fetch(app)
+    page = Page(response.text)
+    assert 'pip install "faststream-adapters[docs]"' in page.text
+    assert response.headers["content-security-policy"] == PLAIN_POLICY
+    assert not page.attributes("script")
+    assert not page.attributes("asyncapi-viewer")
+    for text in ("orders.created", "Paid", "Order", "Line", "sku"):
+        assert text in page.text
+    assert set(await follow_files(app, "/")) == {
+        "text/css",
+        "image/svg+xml",
+        "application/json",
+        "application/yaml",
+    }
+
+
+async def test_a_wheel_without_the_viewer_is_like_none(
+    without: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a checkout of the viewer's repository is until it has been built."""
+    without("brotli")  # forgets what was found
+    monkeypatch.setattr(viewer_assets, "STATIC_DIR", tmp_path)
+    assert "This is the plain page" in (await fetch(docs())).text
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_viewer_gets_descriptions_where_it_shows_them(version: str) -> None:
+    app = make_asyncapi_asgi(AsyncAPI(order_broker(), schema_version=version))
+    document = (await fetch(app, "/asyncapi.json")).json()
+    enriched = (await fetch(app, "/viewer/asyncapi.json")).json()
+    operations = (
+        [enriched["operations"]["orders.created:OnOrderSubscribe"]]
+        if version == "3.0.0"
+        else [enriched["channels"]["orders.created:OnOrder"]["publish"]]
+    )
+    assert [operation.pop("description") for operation in operations] == ["New orders"]
+    assert enriched == document
+
+
+async def test_descriptions_of_operations_are_kept() -> None:
+    document = {
+        "channels": {
+            "a/b": {"description": "The channel", "publish": {"description": "Own"}, "subscribe": {}},
+            "odd": [],
+        },
+        "operations": {
+            "told": {"channel": {"$ref": "#/channels/a~1b"}, "description": "Mine"},
+            "untold": {"channel": {"$ref": "#/channels/a~1b"}},
+            "lost": {"channel": {"$ref": "#/channels/gone"}},
+            "odd": [],
+        },
+    }
+    app = make_asyncapi_asgi(Fixed(document))
+    enriched = (await fetch(app, "/viewer/asyncapi.json")).json()
+    channel = enriched["channels"]["a/b"]
+    assert (channel["publish"]["description"], channel["subscribe"]["description"]) == ("Own", "The channel")
+    operations = enriched["operations"]
+    assert (operations["told"]["description"], operations["untold"]["description"]) == ("Mine", "The channel")
+    assert "description" not in operations["lost"]
+    assert (await fetch(app, "/asyncapi.json")).json() == document
+
+
+# --- the policy ---
+
+
+@pytest.mark.parametrize("keywords", [{}, {"asyncapi_js_url": "/a.js"}])
+async def test_an_own_policy(keywords: dict[str, Any]) -> None:
+    own = "default-src 'self'; frame-ancestors https://portal.example"
+    response = await fetch(docs(csp=own, **keywords))
+    assert response.headers["content-security-policy"] == own
+    route = AsyncAPIRoute("/docs", csp=own, **keywords)
+    assert (await fetch(route(order_broker()))).headers["content-security-policy"] == own
+
+
+async def test_the_policy_can_be_the_hosts() -> None:
+    headers = (await fetch(docs(csp=None))).headers
+    assert "content-security-policy" not in headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("csp", ["", " ", "a\r\nSet-Cookie: b", "a\n", "default-src \u2028", "ü"])
+def test_policies_that_are_no_header_are_refused(csp: str) -> None:
+    with pytest.raises(SetupError, match="csp must be one line of printable ASCII, or None"):
+        docs(csp=csp)
+
+
 # --- URLs ---
+
+
+@pytest.mark.parametrize(
+    ("url", "folder"), [("/", ""), ("/docs", "docs/"), ("/docs/", ""), ("/a/d%20o", "d%20o/")]
+)
+async def test_the_page_links_to_the_document(url: str, folder: str) -> None:
+    mount = unquote(url.rstrip("/"))
+    response = await fetch(docs(), url, root_path=mount)
+    assert response.headers["link"] == (
+        f'<{folder}asyncapi.json>; rel="service-desc"; type="application/json", '
+        f'<{folder}asyncapi.yaml>; rel="service-desc"; type="application/yaml"'
+    )
+    target = str(response.url.join(f"{folder}asyncapi.json"))
+    assert (await fetch(docs(), target, root_path=mount)).json()["asyncapi"] == "3.0.0"
 
 
 async def test_page() -> None:
     response = await fetch(docs())
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
-    assert response.headers["content-security-policy"] == ISOLATED
+    assert response.headers["content-security-policy"] == VIEWER_POLICY
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
     assert response.headers["cache-control"] == "no-cache"
@@ -334,7 +533,13 @@ async def test_links_in_our_routes(url: str) -> None:
         await found[0](found[1], receive, send)
 
     kinds = await follow_files(app, url)
-    assert set(kinds) == {"text/css", "image/svg+xml", "application/json", "application/yaml"}
+    assert set(kinds) == {
+        "text/css",
+        "text/javascript",
+        "image/svg+xml",
+        "application/json",
+        "application/yaml",
+    }
 
 
 def stripping(prefix: str, app: ASGIApp) -> ASGIApp:
@@ -426,7 +631,7 @@ async def test_pages_are_bounded() -> None:
     for number in range(50):
         assert (await fetch(app, f"/t{number}", root_path=f"/t{number}")).status_code == 200
     assert app._built is not None  # noqa: SLF001 (its size is what is tested)
-    assert len(app._built._pages) <= 8  # noqa: SLF001
+    assert len(app._built.page._contents) <= 8  # noqa: SLF001
 
 
 # --- HTTP ---
@@ -452,33 +657,71 @@ async def test_etag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accepted", "packed"),
+    ("accepted", "coding"),
     [
-        ("gzip", True),
-        ("br, GZIP;q=0.5", True),
-        ("deflate, *;q=0.1", True),
-        ("gzip; q=1.0", True),
-        ("gzip;level=9", True),
-        ("gzip;q=0", False),
-        ("gzip;q=0, *", False),
-        ("*;q=0", False),
-        ("gzip;q=much", False),
-        ("br", False),
-        ("", False),
+        ("gzip", "gzip"),
+        ("gzip, deflate, br, zstd", "br"),  # what browsers send
+        ("br", "br"),
+        ("br, GZIP;q=0.5", "br"),
+        ("br;q=0.4, gzip;q=0.5", "gzip"),
+        ("br;q=0, gzip", "gzip"),
+        ("BR; Q=0, *", "gzip"),
+        ("deflate, *;q=0.1", "br"),
+        ("gzip; q=1.0", "gzip"),
+        ("gzip;level=9", "gzip"),
+        ("gzip;q=0.5, identity", "identity"),
+        ("gzip;q=0.5, identity;q=0.5", "gzip"),
+        ("gzip;q=0", "identity"),
+        ("gzip;q=0, *", "br"),
+        ("gzip;q=0, br;q=0.000, *", "identity"),
+        ("*;q=0", "identity"),
+        ("gzip;q=much", "identity"),
+        ("gzip;q=nan", "identity"),
+        ("identity", "identity"),
+        ("zstd", "identity"),
+        ("", "identity"),
     ],
 )
-async def test_gzip(accepted: str, packed: bool) -> None:
+async def test_coding(accepted: str, coding: str) -> None:
     app = docs()
     plain = await fetch(app)
     response = await fetch(app, Accept_Encoding=accepted)
     assert response.content == plain.content  # httpx has unpacked it
-    assert (response.headers.get("content-encoding") == "gzip") is packed
+    packed = coding != "identity"
+    assert response.headers.get("content-encoding", "identity") == coding
     assert (response.headers["etag"] != plain.headers["etag"]) is packed
     assert response.headers["vary"] == "Accept-Encoding"
     assert (int(response.headers["content-length"]) < len(plain.content)) is packed
     again = await fetch(app, Accept_Encoding=accepted, If_None_Match=response.headers["etag"])
     assert again.status_code == 304
     assert "content-encoding" not in again.headers
+    head = await fetch(app, "/", "HEAD", Accept_Encoding=accepted)
+    assert (head.content, head.headers) == (b"", response.headers)
+
+
+async def test_without_brotli_there_is_gzip(without: Callable[[str], None]) -> None:
+    without("brotli")
+    response = await fetch(docs(), Accept_Encoding="gzip, br")
+    assert response.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in (await fetch(docs(), Accept_Encoding="br")).headers
+
+
+async def test_a_body_is_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[int] = []
+    encoders = asyncapi_content._encoders()  # noqa: SLF001 (how often one is called is what is tested)
+    compress = encoders["gzip"]
+
+    def counted(body: bytes) -> bytes:
+        packed.append(len(body))
+        return compress(body)
+
+    monkeypatch.setitem(encoders, "gzip", counted)
+    app = docs()
+    await fetch(app)
+    assert packed == []
+    for _ in range(3):
+        await fetch(app, Accept_Encoding="gzip")
+    assert len(packed) == 1
 
 
 async def test_gzip_is_the_same_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -493,7 +736,7 @@ async def test_static_files_are_immutable() -> None:
     for link in Page((await fetch(app)).text).files():
         if "asyncapi." in link:
             continue
-        assert re.fullmatch(r"\w+\.[0-9a-f]{12}\.(css|svg)", link)
+        assert re.fullmatch(r"\w+\.[0-9a-f]{12}\.(css|svg|js)", link)
         response = await fetch(app, f"/{link}")
         assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
         assert response.headers["x-content-type-options"] == "nosniff"
@@ -755,6 +998,50 @@ async def test_links_that_could_run_a_script_are_text() -> None:
     assert not [url for url in page.urls() if "script" in url or url.startswith("data")]
 
 
+async def test_links_that_would_run_a_script_are_not_in_the_document() -> None:
+    """The viewers make real links of them."""
+    run = "javascript:alert(1)"
+    fine = {"url": "https://wiki.example", "description": run}
+    payload = {
+        "externalDocs": {"url": " \tJava\nScript:alert(1)"},
+        "examples": [{"contact": {"url": run}, "tokenUrl": run}],
+        "default": {"externalDocs": {"url": run}},
+        "properties": {"url": {"const": run}, "tokenUrl": {"type": "string"}},
+    }
+    document = {
+        "info": {
+            "title": run,
+            "termsOfService": "vbscript:x",
+            "contact": {"name": "C", "url": run},
+            "license": {"name": "L", "url": "DATA:text/html,x"},
+            "externalDocs": fine,
+            "tags": [{"name": "a", "externalDocs": {"url": run}}, {"name": "b", "externalDocs": fine}],
+        },
+        "components": {
+            "messages": {"m": {"payload": payload, "url": run}},
+            "securitySchemes": {
+                "o": {"flows": {"implicit": {"authorizationUrl": run, "tokenUrl": "/token"}}}
+            },
+        },
+    }
+    app = make_asyncapi_asgi(Fixed(document))
+    shown = {name: value for name, value in payload.items() if name != "externalDocs"}
+    for url in ("/asyncapi.json", "/viewer/asyncapi.json"):
+        assert (await fetch(app, url)).json() == {
+            "info": {
+                "title": run,
+                "contact": {"name": "C"},
+                "license": {"name": "L"},
+                "externalDocs": fine,
+                "tags": [{"name": "a"}, {"name": "b", "externalDocs": fine}],
+            },
+            "components": {
+                "messages": {"m": {"payload": shown, "url": run}},
+                "securitySchemes": {"o": {"flows": {"implicit": {"tokenUrl": "/token"}}}},
+            },
+        }
+
+
 @pytest.mark.parametrize(
     ("contact", "text", "url"),
     [
@@ -946,18 +1233,26 @@ async def test_react_page() -> None:
     assert config["expand"] == {"messageExamples": False}
     assert "<style" not in response.text
     policy = dict(rule.split(" ", 1) for rule in response.headers["content-security-policy"].split("; "))
-    assert policy["script-src"] == "'self' 'unsafe-eval' https://cdn.example"
-    assert policy["style-src"] == "'self' 'unsafe-inline' https://css.example:8443"
-    assert policy["default-src"] == "'none'"
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self' 'unsafe-eval' https://cdn.example",
+        "style-src": "'self' https://css.example:8443",
+        "img-src": "'self'",
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
     assert {"text/javascript", "application/json"} <= set(await follow_files(app, "/"))
 
 
 async def test_react_page_from_own_server() -> None:
     response = await fetch(docs(asyncapi_js_url="/static/a.js"))
     assert "script-src 'self' 'unsafe-eval';" in response.headers["content-security-policy"]
-    assert "style-src 'self' 'unsafe-inline';" in response.headers["content-security-policy"]
+    assert "style-src 'self';" in response.headers["content-security-policy"]
     response = await fetch(docs(asyncapi_js_url="//cdn.example/a.js", asyncapi_css_url="a.css"))
     assert "script-src 'self' 'unsafe-eval' cdn.example;" in response.headers["content-security-policy"]
+    assert "style-src 'self';" in response.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,14 @@
 """The AsyncAPI document of an application and a page that shows it, as one ASGI app."""
 
-import gzip
 import json
 import logging
 import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import cache, cached_property
-from hashlib import sha256
-from html import escape
+from functools import cached_property
 from importlib import import_module
-from importlib.resources import files
-from string import Template
 from time import monotonic
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, Unpack
 from urllib.parse import quote, unquote
 
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
@@ -22,12 +16,16 @@ from faststream.exceptions import SetupError
 from faststream.specification import AsyncAPI
 from faststream.specification.base import SpecificationFactory
 
-from ._compat import BrokerUsecase
-from .asyncapi_page import PageKeywords, Sections, View, mapping
-from .lifespan import BrokerLifespan
-from .redaction import redacted_traceback, without_credentials
-from .responses import AsgiResponse
-from .routing import Endpoint, Tags, route_path
+from faststream_adapters._compat import BrokerUsecase
+from faststream_adapters.lifespan import BrokerLifespan
+from faststream_adapters.redaction import redacted_traceback
+from faststream_adapters.responses import AsgiResponse
+from faststream_adapters.routing import Endpoint, Tags, route_path
+
+from .content import NOSNIFF, Content
+from .document import document_of, for_viewer, parts_of
+from .page import VIEWER_JSON, Page, assets_of
+from .view import PageKeywords, View
 
 __all__ = ("AsyncAPIDocs", "AsyncAPIRoute", "make_asyncapi_asgi", "specification_of")
 
@@ -36,15 +34,13 @@ logger = logging.getLogger("faststream.adapters")
 _TARGETS = "pass one AsyncAPI specification, one FastStream app, one BrokerLifespan, or one or more brokers"
 # Comparing costs some microseconds per subscriber, so that it is not done for each request.
 _LOOK_EVERY = 1.0
-# The page differs by its own last path segment, and some mounts let the client choose that.
-_MOST_PAGES = 8
-_JSON_TYPE = "application/json"
+_TEXT = {"Content-Type": "text/plain; charset=utf-8", **NOSNIFF}
 
-_NOT_FOUND = AsgiResponse(b"Not Found", 404, {"Content-Type": "text/plain; charset=utf-8"})
+_NOT_FOUND = AsgiResponse(b"Not Found", 404, _TEXT)
 _FAILED = AsgiResponse(
     b"The AsyncAPI document could not be built; the log says why.",
     500,
-    {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"},
+    {**_TEXT, "Cache-Control": "no-store"},
 )
 
 
@@ -108,143 +104,13 @@ def _is_specification(candidate: object) -> bool:
     return callable(getattr(candidate, "to_specification", None))
 
 
-def _contents(specification: SpecificationFactory) -> list[object]:
-    """Return the objects whose coming and going changes the document."""
-    found: list[object] = []
-    for broker in getattr(specification, "brokers", ()):
-        found += (broker, *broker.subscribers, *broker.publishers)
-    found += getattr(specification, "http_handlers", ())
-    return found
-
-
-def _remove_credentials(document: dict[str, Any]) -> None:
-    for holder in (document, mapping(document.get("components"))):
-        for server in mapping(holder.get("servers")).values():
-            if "url" in server:
-                server["url"] = without_credentials(server["url"])
-            elif "host" in server:
-                given = server["host"] + server.get("pathname", "")
-                if (address := without_credentials(given)) != given:
-                    server["host"], slash, path = address.partition("/")
-                    server["pathname"] = slash + path
-
-
-def _sort(document: dict[str, Any]) -> None:
-    # FastStream keeps subscribers in sets: their order differs between worker processes, and ETags must not.
-    components = mapping(document.get("components"))
-    for holder, keys in ((document, ("channels", "operations")), (components, ("messages", "schemas"))):
-        for key in keys:
-            if key in holder:
-                holder[key] = dict(sorted(holder[key].items()))
-
-
-# --- how it is sent ---
-
-
-class _Variant(NamedTuple):
-    tag: str
-    full: AsgiResponse
-    unchanged: AsgiResponse
-
-
-class _Content:
-    """A body with all that HTTP says about it, ready to be sent.
-
-    Source: RFC 9110, sections 8.8.3 (ETag), 12.5.3 (Accept-Encoding), 13.1.2 (If-None-Match), 15.4.5 (304).
-    """
-
-    def __init__(
-        self,
-        body: bytes,
-        media_type: str,
-        headers: Mapping[str, str],
-        cache_control: str = "no-cache",
-    ) -> None:
-        always = {
-            "Cache-Control": cache_control,
-            "Vary": "Accept-Encoding",
-            "X-Content-Type-Options": "nosniff",
-            **headers,
-        }
-        described = {"Content-Type": media_type}
-        self._plain = _variant(body, always, described)
-        packed = gzip.compress(body, mtime=0)
-        self._packed = _variant(packed, always, {**described, "Content-Encoding": "gzip"})
-
-    def answer(self, scope: Scope) -> AsgiResponse:
-        """Return the response to one GET or HEAD request."""
-        variant = self._packed if _accepts_gzip(_header(scope, b"accept-encoding")) else self._plain
-        known = _header(scope, b"if-none-match")
-        if known.strip() == "*" or variant.tag in re.findall(r'"([^"]*)"', known):
-            return variant.unchanged
-        return variant.full
-
-
-def _variant(body: bytes, always: Mapping[str, str], described: Mapping[str, str]) -> _Variant:
-    tag = _digest(body)
-    headers = {**always, "ETag": f'"{tag}"'}
-    return _Variant(
-        tag,
-        AsgiResponse(body, 200, {**headers, **described}),
-        AsgiResponse(b"", 304, headers),
-    )
-
-
-def _digest(body: bytes) -> str:
-    return sha256(body).hexdigest()[:32]
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name)
-
-
-def _accepts_gzip(header: str) -> bool:
-    weights: dict[str, float] = {}
-    for item in header.lower().split(","):
-        coding, _, parameter = item.partition(";")
-        weights[coding.strip()] = _weight(parameter)
-    return weights.get("gzip", weights.get("*", 0.0)) > 0
-
-
-def _weight(parameter: str) -> float:
-    name, _, value = parameter.partition("=")
-    if name.strip() != "q":
-        return 1.0
-    try:
-        return float(value)
-    except ValueError:
-        # The plain body is right for everyone.
-        return 0.0
-
-
-def _static(name: str) -> bytes:
-    return (files(__package__) / "static" / name).read_bytes()
-
-
-class _Asset(NamedTuple):
-    path: str
-    content: _Content
-
-
-_MEDIA_TYPES = {
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-}
-
-
-@cache
-def _asset(name: str) -> _Asset:
-    body = _static(name)
-    stem, _, suffix = name.partition(".")
-    content = _Content(body, _MEDIA_TYPES[suffix], {}, "public, max-age=31536000, immutable")
-    return _Asset(f"{stem}.{_digest(body)[:12]}.{suffix}", content)
+# --- the app ---
 
 
 class _ContentEndpoint(Endpoint):
     """An endpoint whose content is made when it is asked for, and may fail to be made."""
 
-    def __init__(self, content: Callable[[Scope], _Content], *, include_in_schema: bool = False) -> None:
+    def __init__(self, content: Callable[[Scope], Content], *, include_in_schema: bool = False) -> None:
         super().__init__(include_in_schema=include_in_schema)
         self._content = content
 
@@ -256,82 +122,43 @@ class _ContentEndpoint(Endpoint):
             return _FAILED
 
 
-def _asset_endpoint(asset: _Asset) -> Endpoint:
-    return _ContentEndpoint(lambda _: asset.content)
-
-
-# --- the app ---
+def _file_endpoint(content: Content) -> Endpoint:
+    return _ContentEndpoint(lambda _: content)
 
 
 class _Built:
     """One state of the document, in all the forms it is sent in; each form is made when it is asked for."""
 
     def __init__(self, specification: SpecificationFactory, view: View) -> None:
-        self._view = view
-        self._document: dict[str, Any] = json.loads(specification.to_specification().to_json())
-        _remove_credentials(self._document)
-        _sort(self._document)
-        self._pages: dict[str, _Content] = {}
+        self._document = document_of(specification)
+        self.page = Page(self._document, view)
 
     @cached_property
-    def _text(self) -> str:
-        return json.dumps(self._document, ensure_ascii=False, separators=(",", ":"))
+    def json(self) -> Content:
+        return _json_content(self._document)
 
     @cached_property
-    def json(self) -> _Content:
-        return _Content(self._text.encode(), _JSON_TYPE, {})
+    def viewer_json(self) -> Content:
+        return _json_content(for_viewer(self._document))
 
     @cached_property
-    def yaml(self) -> _Content:
+    def yaml(self) -> Content:
         try:
             yaml = import_module("yaml")
         except ImportError:
             # Every JSON text is YAML 1.2.
-            text = self._text
+            text = _compact(self._document)
         else:
             text = yaml.safe_dump(self._document, sort_keys=False, allow_unicode=True)
-        return _Content(text.encode(), "application/yaml", {})
+        return Content(text.encode(), "application/yaml")
 
-    def page(self, folder: str) -> _Content:
-        """Return the page, whose own files are in `folder`, seen from the page's URL."""
-        if folder not in self._pages:
-            if len(self._pages) >= _MOST_PAGES:
-                self._pages.clear()
-            body = self._react(folder) if self._view.asyncapi_js_url is not None else self._plain(folder)
-            self._pages[folder] = _Content(body.encode(), "text/html; charset=utf-8", self._view.headers())
-        return self._pages[folder]
 
-    def _common(self, folder: str) -> dict[str, str]:
-        return {
-            "title": escape(str(mapping(self._document.get("info")).get("title", ""))),
-            "icon": folder + _asset("icon.svg").path,
-            "json": f"{folder}asyncapi.json",
-            "yaml": f"{folder}asyncapi.yaml",
-        }
+def _json_content(document: dict[str, Any]) -> Content:
+    return Content(_compact(document).encode(), "application/json")
 
-    def _plain(self, folder: str) -> str:
-        return Template(_static("page.html").decode()).substitute(
-            self._common(folder),
-            style=folder + _asset("docs.css").path,
-            sidebar=self._sections[0],
-            main=self._sections[1],
-        )
 
-    @cached_property
-    def _sections(self) -> tuple[str, str]:
-        sections = Sections(self._document, self._view)
-        return sections.sidebar() if self._view.sidebar else "", sections.main()
-
-    def _react(self, folder: str) -> str:
-        css = self._view.asyncapi_css_url
-        return Template(_static("react.html").decode()).substitute(
-            self._common(folder),
-            stylesheet=f'<link rel="stylesheet" href="{escape(css)}">' if css is not None else "",
-            component=escape(self._view.asyncapi_js_url or ""),
-            style=folder + _asset("react.css").path,
-            script=folder + _asset("react.js").path,
-            config=escape(json.dumps(self._view.react_config())),
-        )
+def _compact(document: dict[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 def _folder(scope: Scope) -> str:
@@ -380,19 +207,25 @@ class AsyncAPIDocs:
             lambda _: self._current().yaml,
             include_in_schema=include_in_schema,
         )
-        self._page = _ContentEndpoint(lambda scope: self._current().page(_folder(scope)))
+        self._page = _ContentEndpoint(lambda scope: self._current().page.content(_folder(scope)))
         self.methods = self._page.methods
         self._view = view
         self._built: _Built | None = None
-        self._contents: list[object] = []
+        self._parts: list[object] = []
         self._looked = 0.0
-        self._urls: dict[str, Endpoint] = {
+
+    @cached_property
+    def _urls(self) -> dict[str, Endpoint]:
+        # Made on the first request: the viewer's wheel takes a tenth of a second to import.
+        urls: dict[str, Endpoint] = {
             "/": self._page,
             "/asyncapi.json": self.json,
             "/asyncapi.yaml": self.yaml,
+            f"/{VIEWER_JSON}": _ContentEndpoint(lambda _: self._current().viewer_json),
         }
-        for asset in map(_asset, view.assets()):
-            self._urls[f"/{asset.path}"] = _asset_endpoint(asset)
+        for asset in assets_of(self._view):
+            urls[f"/{asset.path}"] = _file_endpoint(asset.content)
+        return urls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or accept the lifespan."""
@@ -405,12 +238,12 @@ class AsyncAPIDocs:
         now = monotonic()
         if self._built is not None and now - self._looked < _LOOK_EVERY:
             return self._built
-        contents = _contents(self.specification)
+        parts = parts_of(self.specification)
         # Compared by identity, and kept alive meanwhile, so that no new object can take an old one's id.
-        same = len(contents) == len(self._contents) and all(map(operator.is_, contents, self._contents))
+        same = len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))
         if self._built is None or not same:
             self._built = _Built(self.specification, self._view)
-            self._contents = contents
+            self._parts = parts
         self._looked = now
         return self._built
 

@@ -1,137 +1,16 @@
-"""The AsyncAPI page: an AsyncAPI document, version 2 or 3, as HTML that needs no script."""
+"""An AsyncAPI document, version 2 or 3, as HTML that needs no script."""
 
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple, TypedDict
-from urllib.parse import quote, unquote
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from faststream.exceptions import SetupError
+from .document import mapping, pointer, resolve
+from .view import View
 
-__all__ = ("PageKeywords", "Sections", "View", "mapping")
-
-_EXTERNAL_ORIGIN = re.compile(r"(?:https?:)?//[a-z0-9.:\[\]-]+(?=[/?#]|$)", re.IGNORECASE)
-_NOT_A_PATH = re.compile(r"//|[^/?#]*:")
-
-
-class PageKeywords(TypedDict, total=False):
-    """How the AsyncAPI page looks.
-
-    Args:
-        sidebar: Whether the page has a table of contents.
-        info: Whether it shows title, version and description.
-        servers: Whether it shows the servers.
-        operations: Whether it shows the operations.
-        messages: Whether it shows the messages.
-        schemas: Whether it shows the schemas.
-        errors: Whether the React component shows errors in the document.
-        expand_message_examples: Whether examples are open from the start.
-        asyncapi_js_url: Where to load the official React component from, instead of the page without scripts.
-        asyncapi_css_url: Where to load that component's styles from.
-        try_it_out_path: Not supported: None.
-        try_it_out_plugin_url: Not supported: None.
-    """
-
-    sidebar: bool
-    info: bool
-    servers: bool
-    operations: bool
-    messages: bool
-    schemas: bool
-    errors: bool
-    expand_message_examples: bool
-    asyncapi_js_url: str | None
-    asyncapi_css_url: str | None
-    try_it_out_path: str | None
-    try_it_out_plugin_url: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What the page shows, and from where: `PageKeywords` with their defaults.
-
-    Raises:
-        SetupError: They cannot work.
-    """
-
-    sidebar: bool = True
-    info: bool = True
-    servers: bool = True
-    operations: bool = True
-    messages: bool = True
-    schemas: bool = True
-    errors: bool = True
-    expand_message_examples: bool = True
-    asyncapi_js_url: str | None = None
-    asyncapi_css_url: str | None = None
-    try_it_out_path: str | None = None
-    try_it_out_plugin_url: str | None = None
-
-    def __post_init__(self) -> None:
-        for keyword in ("try_it_out_path", "try_it_out_plugin_url"):
-            if getattr(self, keyword) is not None:
-                msg = (
-                    f"{keyword} must be None: trying a message out from the documentation would publish to "
-                    "the live broker, for everyone who can open the page."
-                )
-                raise SetupError(msg)
-        if self.asyncapi_css_url is not None and self.asyncapi_js_url is None:
-            msg = "asyncapi_css_url styles the React component: pass asyncapi_js_url too, or neither."
-            raise SetupError(msg)
-        # Raises for a URL that no policy can name, now rather than when the page is asked for.
-        self.headers()
-
-    def react_config(self) -> dict[str, Any]:
-        """Return the configuration of the React component.
-
-        Source: https://github.com/asyncapi/asyncapi-react/blob/master/docs/configuration/config-modification.md
-        """
-        show = ("sidebar", "info", "servers", "operations", "messages", "schemas", "errors")
-        return {
-            "show": {name: getattr(self, name) for name in show},
-            "expand": {"messageExamples": self.expand_message_examples},
-            "sidebar": {"showServers": "byDefault", "showOperations": "byDefault"},
-        }
-
-    def assets(self) -> tuple[str, ...]:
-        """Return the names of the page's own files."""
-        return (
-            ("icon.svg", "docs.css")
-            if self.asyncapi_js_url is None
-            else ("icon.svg", "react.css", "react.js")
-        )
-
-    def headers(self) -> dict[str, str]:
-        """Return the page's security headers."""
-        scripts, styles = ["'self'"], ["'self'"]
-        if self.asyncapi_js_url is not None:
-            # The component compiles its validators from text; its Markdown may come with style attributes.
-            scripts += ["'unsafe-eval'", *_origins(self.asyncapi_js_url, "asyncapi_js_url")]
-            styles += ["'unsafe-inline'", *_origins(self.asyncapi_css_url, "asyncapi_css_url")]
-        policy = (
-            "default-src 'none'",
-            f"style-src {' '.join(styles)}",
-            "img-src 'self' data:",
-            f"script-src {' '.join(scripts)}",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-        return {"Content-Security-Policy": "; ".join(policy), "Referrer-Policy": "no-referrer"}
-
-
-def _origins(url: str | None, keyword: str) -> list[str]:
-    if url is None:
-        return []
-    if external := _EXTERNAL_ORIGIN.match(url):
-        return [external[0].removeprefix("//")]
-    if _NOT_A_PATH.match(url):
-        msg = f"{keyword} must be a path or an http(s) URL without credentials, not {url!r}."
-        raise SetupError(msg)
-    return []
+__all__ = ("Sections",)
 
 
 class _Html(str):
@@ -180,20 +59,8 @@ def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def mapping(value: object) -> dict[str, Any]:
-    """Return the value if it is a mapping, else an empty one: a document may hold anything."""
-    return value if isinstance(value, dict) else {}
-
-
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _pointer(reference: str) -> list[str]:
-    return [
-        unquote(part).replace("~1", "/").replace("~0", "~")
-        for part in reference.removeprefix("#/").split("/")
-    ]
 
 
 class _Operation(NamedTuple):
@@ -254,19 +121,8 @@ class Sections:
             parts.append(_contents_of("Schemas", [_to_anchor("schema", name) for name in self.schemas]))
         return _tag("nav", *parts, aria_label="Contents")
 
-    def _resolve(self, node: object) -> tuple[str | None, Any]:
-        """Follow references inside the document; return the last one's name and what it points to."""
-        name = None
-        seen: set[str] = set()
-        while isinstance(reference := mapping(node).get("$ref"), str) and reference not in seen:
-            seen.add(reference)
-            node = self.document
-            for name in _pointer(reference):
-                node = mapping(node).get(name)
-        return name, node
-
     def _message(self, node: object) -> _Message:
-        name, found = self._resolve(node)
+        name, found = resolve(self.document, node)
         content = mapping(found)
         return _Message(str(name or content.get("name") or content.get("title") or "message"), content)
 
@@ -274,7 +130,7 @@ class Sections:
         channels = mapping(self.document.get("channels"))
         for name, value in mapping(self.document.get("operations")).items():
             operation = mapping(value)
-            channel_name, found = self._resolve(operation.get("channel"))
+            channel_name, found = resolve(self.document, operation.get("channel"))
             channel = mapping(found)
             kind = str(operation.get("action"))
             address = str(channel.get("address") or channel_name or name)
@@ -352,14 +208,14 @@ class Sections:
         )
 
     def _server_name(self, server: object) -> str:
-        return self._resolve(server)[0] or str(server)
+        return resolve(self.document, server)[0] or str(server)
 
     def _show_message(self, message: _Message) -> _Html:
         content = message.content
         title = content.get("title") or message.name
         payload = _payload(content)
         examples = [example for example in _list(content.get("examples")) if example]
-        examples += _list(mapping(self._resolve(payload)[1]).get("examples"))
+        examples += _list(mapping(resolve(self.document, payload)[1]).get("examples"))
         return _tag(
             "article",
             _tag("h3", title),
@@ -375,7 +231,7 @@ class Sections:
         )
 
     def _shape(self, title: str, schema: object) -> tuple[_Html, ...]:
-        _, found = self._resolve(schema)
+        _, found = resolve(self.document, schema)
         return (_tag("h4", title, " ", self._type(schema)), self._fields(found))
 
     def _example(self, example: object) -> _Html:
@@ -421,7 +277,7 @@ class Sections:
         """Return what a value may be, in a few words."""
         inside = mapping(schema)
         if isinstance(reference := inside.get("$ref"), str):
-            return self._schema_name(_pointer(reference)[-1])
+            return self._schema_name(pointer(reference)[-1])
         for key, between in (("oneOf", " | "), ("anyOf", " | "), ("allOf", " & ")):
             if choices := _list(inside.get(key)):
                 return _Html(escape(between).join(map(self._type, choices)))

@@ -1,0 +1,5 @@
+"""The AsyncAPI document of an application, and a page that shows it."""
+
+from .docs import AsyncAPIDocs, AsyncAPIRoute, make_asyncapi_asgi
+
+__all__ = ("AsyncAPIDocs", "AsyncAPIRoute", "make_asyncapi_asgi")

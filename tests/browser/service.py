@@ -1,0 +1,167 @@
+"""A small service with two brokers, in the hosts that the browser visits.
+
+uvicorn runs it in processes of its own. Environment variables say what it is: `NATS_URL`, `SERVICE_HOST` (a
+name in `APPS`), `SERVICE_TEXTS` (a name in `TEXTS`), `SERVICE_VERSION` (of AsyncAPI), `SERVICE_PAGE` (JSON:
+keywords of the page) and `SERVICE_WITHOUT` (a library that is to look as if it were not installed).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from faststream.asgi.types import ASGIApp
+from faststream.nats import NatsBroker
+from faststream.specification import AsyncAPI, Tag
+from pydantic import BaseModel, Field, create_model
+
+from faststream_adapters import AsyncAPIRoute, BrokerLifespan, make_asyncapi_asgi
+from tests.hosts import HOSTS
+
+
+class Texts(NamedTuple):
+    """What the author of a service writes freely."""
+
+    title: str
+    description: str
+    field: str
+    example: str
+    link: str
+
+
+PLAIN = Texts(
+    title="Order service",
+    description="Takes orders, and tells the **warehouse**.\n\n- one\n- two\n\nSee [the wiki](https://wiki.example).",
+    field="customer_note",
+    example="no sugar, please",
+    link="https://wiki.example",
+)
+# Each of these would set `window.pwned`, or ask another server for something.
+_RUN = "window.pwned=true"
+HOSTILE = Texts(
+    title=f"</title><script>{_RUN}</script>\"'`><svg/onload={_RUN}>",
+    description="\n\n".join(
+        (
+            f"</script><script>{_RUN}</script> <img src=x onerror={_RUN}>",
+            f"[link](javascript:{_RUN}) [odd](java\tscript:{_RUN}) <javascript:{_RUN}>",
+            f"[data](data:text/html,<script>{_RUN}</script>) \u2028 \u2029 ]]> -->",
+            f"{{{{constructor.constructor('{_RUN}')()}}}} ${{{_RUN}}}",
+            f"<iframe srcdoc='<script>parent.{_RUN}</script>'></iframe>",
+            "<style>@import 'https://evil.example/x.css'</style>",
+        )
+    ),
+    field=f"<img src=x onerror={_RUN}>",
+    example=f"</script><script>{_RUN}</script>\u2028",
+    link=f" Java\nScript:{_RUN}",
+)
+# A picture on another server would tell that server who reads the page.
+TRACKING = PLAIN._replace(description="![picture](https://tracker.example/pixel.png)")
+TEXTS = {"plain": PLAIN, "hostile": HOSTILE, "tracking": TRACKING}
+CREDENTIALS = ("shipper", "s3cret")
+
+
+class Line(BaseModel):
+    sku: str = Field(min_length=3, max_length=12, description="Which article")
+    quantity: int = Field(1, ge=1)
+
+
+class Receipt(BaseModel):
+    order_id: int
+    total_in_cents: int
+
+
+class Shipment(BaseModel):
+    tracking_code: str
+    carrier: Literal["bike", "truck"] = "bike"
+
+
+def brokers(texts: Texts) -> tuple[NatsBroker, NatsBroker]:
+    """Return the brokers: the one for orders, and one for shipping, with credentials in its URL."""
+    url = os.environ["NATS_URL"]
+    orders = NatsBroker(url, description=f"The shop. {texts.description}", tags=[Tag(name=texts.field)])
+    shipping = NatsBroker(
+        url,
+        specification_url=f"nats://{':'.join(CREDENTIALS)}@shipping.example:4222",
+        description="The warehouse",
+    )
+    fields: dict[str, Any] = {
+        "order_id": (int, Field(description=texts.description)),
+        "lines": (list[Line], Field(default_factory=list)),
+        "payment": (Literal["card", "invoice"], "card"),
+        texts.field: (str | None, Field(None, examples=[texts.example])),
+    }
+    order: Any = create_model("Order", **fields)
+
+    @orders.subscriber("orders.created", queue="order-service", description=texts.description)
+    @orders.publisher("orders.paid", title=f"Paid {texts.title}", description="Every order that was paid")
+    async def take_order(message: order) -> Receipt:
+        """Take an order."""
+        raise NotImplementedError
+
+    @shipping.subscriber("shipments.eu.*.requested.for.a.warehouse.with.a.rather.long.name")
+    async def ship(message: Shipment) -> None:
+        """Ship it."""
+        raise NotImplementedError
+
+    return orders, shipping
+
+
+def specification(texts: Texts, *documented: NatsBroker) -> AsyncAPI:
+    """Return the specification of these brokers."""
+    return AsyncAPI(
+        *documented,
+        title=texts.title,
+        version="1.2.3",
+        schema_version=os.environ.get("SERVICE_VERSION", "3.0.0"),
+        description=texts.description,
+        # With a member of its own, FastStream takes a mapping as it is, unchecked.
+        contact={"name": texts.title, "url": texts.link, "x-own": True},
+        license={"name": texts.title, "url": texts.link, "x-own": True},
+        external_docs={"description": texts.title, "url": texts.link, "x-own": True},
+        tags=[Tag(name=texts.field, description=texts.description)],
+    )
+
+
+def _hosted(name: str) -> Callable[[Any, Any, AsyncAPIRoute], ASGIApp]:
+    def build(documented: Any, both: Any, route: AsyncAPIRoute) -> ASGIApp:
+        return HOSTS[name].build(*both, asyncapi_path=route, specification=documented)
+
+    return build
+
+
+def _mounted(documented: Any, both: Any, route: AsyncAPIRoute) -> ASGIApp:
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    inner = Starlette(routes=[Mount(route.path, make_asyncapi_asgi(documented, **route.page))])
+    return Starlette(routes=[Mount("/deep/below", inner)], lifespan=BrokerLifespan(*both))
+
+
+class App(NamedTuple):
+    """A host of the service: where its page is, and how it is made."""
+
+    page: str
+    build: Callable[[Any, Any, AsyncAPIRoute], ASGIApp]
+
+
+APPS = {
+    "standalone": App("/asyncapi", _hosted("standalone")),
+    "fastapi": App("/asyncapi", _hosted("fastapi")),
+    "litestar": App("/asyncapi", _hosted("litestar")),
+    "quart": App("/asyncapi", _hosted("quart")),
+    "django": App("/asyncapi", _hosted("django")),
+    "starlette": App("/asyncapi/", _hosted("starlette")),
+    "starlette-mount": App("/deep/below/asyncapi/", _mounted),
+}
+
+
+def create() -> ASGIApp:
+    """Return the application that the environment asks for."""
+    if missing := os.environ.get("SERVICE_WITHOUT"):
+        sys.modules[missing] = None  # type: ignore[assignment]  # what makes an import fail
+    texts = TEXTS[os.environ.get("SERVICE_TEXTS", "plain")]
+    both = brokers(texts)
+    page = json.loads(os.environ.get("SERVICE_PAGE", "{}"))
+    app = APPS[os.environ.get("SERVICE_HOST", "standalone")]
+    return app.build(specification(texts, *both), both, AsyncAPIRoute("/asyncapi", **page))

@@ -1,0 +1,44 @@
+"""The service that the browser visits, without a browser and in this process."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.service import APPS, PLAIN, create
+from tests.hosts import serving
+
+if TYPE_CHECKING:
+    from tests.servers.nats import NatsServer
+
+
+@pytest.mark.parametrize("name", APPS)
+async def test_every_host_has_the_page(
+    name: str, shared_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NATS_URL", shared_nats.url)
+    monkeypatch.setenv("SERVICE_HOST", name)
+    monkeypatch.setenv("SERVICE_PAGE", json.dumps({"csp": "default-src 'none'"}))
+    async with serving(create()) as served:
+        page = await served.http.get(APPS[name].page)
+        links = re.findall(r'<([^>]+)>; rel="service-desc"', page.headers["link"])
+        documents = [await served.http.get(str(page.url.join(link))) for link in links]
+    assert page.status_code == 200
+    kinds = [document.headers["content-type"] for document in documents]
+    assert kinds == ["application/json", "application/yaml"]
+    assert documents[0].json()["info"]["title"] == PLAIN.title
+    assert f"<title>{PLAIN.title} AsyncAPI</title>" in page.text
+    assert page.headers["content-security-policy"] == "default-src 'none'"
+
+
+def test_a_library_can_look_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATS_URL", "nats://localhost:4222")
+    monkeypatch.setenv("SERVICE_WITHOUT", "made_up")
+    monkeypatch.setitem(sys.modules, "made_up", sys)
+    create()
+    with pytest.raises(ImportError):
+        __import__("made_up")

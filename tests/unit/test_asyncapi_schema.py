@@ -1,0 +1,161 @@
+"""The documents that we serve are what the AsyncAPI specification allows."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+from faststream import Header
+from faststream.nats import JStream, NatsBroker, NatsMessage
+from faststream.specification import AsyncAPI, Contact, License, Tag
+from jsonschema import Draft7Validator  # type: ignore[import-untyped]  # ships no types
+from pydantic import BaseModel, Field
+
+from faststream_adapters import make_asyncapi_asgi, make_liveness_asgi
+from tests.support import client
+
+if TYPE_CHECKING:
+    from faststream.specification.base import SpecificationFactory
+
+SCHEMAS = Path(__file__).parents[1] / "data" / "asyncapi"
+VERSIONS = ("2.6.0", "3.0.0")
+
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Cup(BaseModel):
+    size: Size
+    sugar: int | None = Field(None, ge=0, le=5, examples=[2])
+    inside: list[Cup] = []
+
+
+def problems(document: dict[str, Any], version: str) -> list[str]:
+    schema = json.loads((SCHEMAS / f"{version}.json").read_text(encoding="utf-8"))
+    return [f"{error.json_path}: {error.message}" for error in Draft7Validator(schema).iter_errors(document)]
+
+
+async def served(specification: SpecificationFactory, path: str = "/asyncapi.json") -> dict[str, Any]:
+    async with client(make_asyncapi_asgi(specification)) as http:
+        document: dict[str, Any] = (await http.get(path)).json()
+    return document
+
+
+def two_brokers() -> tuple[NatsBroker, NatsBroker]:
+    """Return brokers of two servers, with all kinds of subscribers and publishers."""
+    core = NatsBroker(
+        ["nats://user:secret@one:4222", "nats://two:4222"], description="Core", tags=[Tag(name="core")]
+    )
+    streams = NatsBroker("nats://three:4222", description="JetStream")
+
+    @core.subscriber("cups.{size}.full", queue="kitchen", title="Full", description="A cup is full")
+    @core.publisher("cups.empty", schema=Cup, title="Empty", description="A cup is empty")
+    async def drink(cup: Cup, message: NatsMessage, trace: Annotated[str, Header()]) -> Cup:
+        raise NotImplementedError
+
+    @core.subscriber("plain")
+    async def anything(body: str | bytes | None) -> None:
+        raise NotImplementedError
+
+    @core.subscriber("two")
+    async def two(first: int, second: Cup) -> None:
+        raise NotImplementedError
+
+    @streams.subscriber("orders.>", stream=JStream("orders"), pull_sub=True)
+    async def order(cups: list[Cup]) -> None:
+        raise NotImplementedError
+
+    streams.publisher("orders.done", schema=int)
+    return core, streams
+
+
+@pytest.mark.parametrize("path", ["/asyncapi.json", "/viewer/asyncapi.json"])
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_document_is_valid(version: str, path: str) -> None:
+    core, streams = two_brokers()
+    specification = AsyncAPI(
+        core,
+        streams,
+        title="Tea house",
+        version="1.2.3",
+        schema_version=version,
+        description="Serves **tea**",
+        terms_of_service="https://terms.example",
+        contact=Contact(name="The house", url="https://house.example"),
+        license=License(name="MIT", url="https://licence.example"),
+        tags=[Tag(name="tea", description="Leaves", external_docs={"url": "https://leaves.example"})],
+        external_docs={"url": "https://wiki.example", "description": "More"},
+        identifier="urn:example:tea",
+    )
+    specification.add_http_route("/livez", make_liveness_asgi(core))  # type: ignore[arg-type]  # has the same attributes
+    document = await served(specification, path)
+    assert document["asyncapi"] == version
+    assert problems(document, version) == []
+    assert set(document["servers"]) == {"Server1", "Server2", "Server3"}
+    text = json.dumps(document)
+    for each in ("one:4222", "two:4222", "three:4222", "cups.empty", "orders.done", "livez"):
+        assert each in text, each
+    assert "secret" not in text
+
+
+# FastStream's other brokers, with the libraries that they need.
+KINDS = {
+    "redis": ("redis", "RedisBroker", "redis://user:s3cret@host:6379/0"),
+    "rabbit": ("aio_pika", "RabbitBroker", "amqp://user:s3cret@host:5672/shop"),
+    "kafka": ("aiokafka", "KafkaBroker", "host:9092"),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_all_kinds_of_brokers_that_are_installed_in_one_document(version: str) -> None:
+    """With NATS alone this is about two brokers of one kind."""
+    found: list[Any] = [NatsBroker("nats://user:s3cret@host:4222"), NatsBroker("nats://s3cret@other:4222")]
+    found += [
+        getattr(import_module(f"faststream.{kind}"), name)(url)
+        for kind, (library, name, url) in KINDS.items()
+        if find_spec(library)
+    ]
+    for number, broker in enumerate(found):
+        broker.publisher(f"number-{number}", schema=Cup)
+    app = make_asyncapi_asgi(*found, specification=AsyncAPI(schema_version=version))
+    async with client(app) as http:
+        document = (await http.get("/asyncapi.json")).json()
+        page = (await http.get("/")).text
+    assert problems(document, version) == []
+    assert len(document["servers"]) == len(found)
+    assert len(document["channels"]) == len(found)
+    for number, _ in enumerate(found):
+        assert f"number-{number}" in page
+    assert "s3cret" not in page + json.dumps(document)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_links_that_are_removed_leave_a_valid_document(version: str) -> None:
+    link: Any = {"name": "C", "url": "javascript:alert(1)", "x-own": 1}
+    specification = AsyncAPI(
+        NatsBroker("nats://host:4222"),
+        schema_version=version,
+        contact=link,
+        license=link,
+        external_docs={**link, "description": "D"},
+    )
+    document = await served(specification)
+    assert problems(document, version) == []
+    assert "javascript" not in json.dumps(document)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_schema_does_find_problems(version: str) -> None:
+    document = await served(AsyncAPI(NatsBroker(), schema_version=version))
+    assert problems(document, version) == []
+    [server] = document["servers"].values()
+    del server["protocol"]
+    [problem] = problems(document, version)
+    assert problem.startswith("$.servers.development: {")
