@@ -65,6 +65,13 @@ class _Target:
             return [self._lifespan]
         return [lifespan for run in self.runs for lifespan in run.holders]
 
+    def watch_handlers(self) -> None:
+        if self._lifespan is not None:
+            # Its app may be given more brokers before it starts.
+            self._lifespan.watch_handlers = True
+        for run in self.runs:
+            run.watch_handlers()
+
     @property
     def never_ran(self) -> bool:
         return self._lifespan is not None and not self._lifespan.was_entered
@@ -96,6 +103,16 @@ class ProbeKeywords(TypedDict, total=False):
     unique_id: str | None
 
 
+class LivenessKeywords(ProbeKeywords, total=False):
+    """The keywords of `make_liveness_asgi`.
+
+    Args:
+        max_handler_age: Seconds that a message may be in its handler; not limited when not given.
+    """
+
+    max_handler_age: float | None
+
+
 class _Probe(Endpoint):
     """An endpoint that answers with one of two statuses."""
 
@@ -119,9 +136,8 @@ class _Probe(Endpoint):
         self._target = _Target(targets)
         self._timeout = PROBE_TIMEOUT if timeout is None else timeout
         self._ttl = ttl
-        if not self._timeout > 0 or not ttl >= 0:
-            msg = "timeout must be a number of seconds above 0, and ttl one that is not negative."
-            raise SetupError(msg)
+        _check_seconds("timeout", self._timeout)
+        _check_seconds("ttl", ttl, zero=True)
         self._details = details
         self.ok_status = ok_status or (200 if details else 204)
         self._fail_status = fail_status or self.default_fail_status
@@ -148,9 +164,12 @@ class _Probe(Endpoint):
     async def _ask(self) -> dict[BrokerRun, Result]:
         runs = self._target.runs
         if len(runs) == 1:
-            return {runs[0]: await runs[0].ask(self._timeout, self._ttl)}
-        results = await asyncio.gather(*(run.ask(self._timeout, self._ttl) for run in runs))
+            return {runs[0]: await self._result(runs[0])}
+        results = await asyncio.gather(*map(self._result, runs))
         return dict(zip(runs, results, strict=True))
+
+    async def _result(self, run: BrokerRun) -> Result:
+        return await run.ask(self._timeout, self._ttl)
 
     def _warn(self) -> None:
         if not self._warned:
@@ -170,25 +189,21 @@ class _Probe(Endpoint):
             count = 1 + sum(entry["componentType"] == "broker" for entry in entries)
             entry: dict[str, Any] = {"componentType": "broker", "componentId": f"{kind} {count}"}
             if (result := results.get(run)) is not None:
-                optional = run.settings is not None and run.settings.optional
-                failed = "warn" if optional else "fail"
                 entry |= {
-                    "status": "pass" if result.ok else failed,
+                    "status": "pass" if result.ok else "warn" if run.optional else "fail",
                     "code": result.code,
                     "observedValue": round(result.seconds * 1000, 3),
                     "observedUnit": "ms",
                     "age": round(max(now - result.at, 0.0), 3),
                 }
             entries.append(entry)
-            entries.extend(
-                {
-                    "componentType": "subscriber",
-                    "componentId": name,
-                    "status": "pass" if consumer == "ok" else "warn",
-                    "code": consumer,
-                }
-                for name, consumer in run.consumers()
-            )
+            for name, consumer in run.subscribers():
+                # One that was never started is the user's own affair.
+                bad = "warn" if run.optional or consumer == "not_started" else "fail"
+                status = "pass" if consumer == "ok" else bad
+                entries.append(
+                    {"componentType": "subscriber", "componentId": name, "status": status, "code": consumer}
+                )
         statuses = {entry.get("status") for entries in checks.values() for entry in entries}
         ok = "warn" if "warn" in statuses else "pass"
         body = {
@@ -218,12 +233,27 @@ class _Liveness(_Probe):
     name = "liveness"
     description = "Whether the process can go on by itself."
 
+    def __init__(
+        self,
+        targets: tuple[ProbeTarget, ...],
+        *,
+        max_handler_age: float | None = None,
+        **options: Unpack[ProbeKeywords],
+    ) -> None:
+        super().__init__(targets, **options)
+        self._max_handler_age = max_handler_age
+        if max_handler_age is not None:
+            _check_seconds("max_handler_age", max_handler_age)
+            self._target.watch_handlers()
+
     async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
         if any(lifespan.state == "failed" for lifespan in self._target.lifespans):
             return "error", {}
         for run in self._target.runs:
-            if run.settings is not None and not run.settings.supervise and run.driver.gave_up:
+            if run.beyond_help:
                 return "closed", {}
+            if self._max_handler_age is not None and run.watch_handlers().oldest > self._max_handler_age:
+                return "timeout", {}
         return None, {}
 
 
@@ -236,12 +266,15 @@ class _Readiness(_Probe):
             if lifespan.state != "running":
                 return _STATE_CODES[lifespan.state], {}
         results = await self._ask()
-        needed = {
-            run: result
-            for run, result in results.items()
-            if run.settings is None or not run.settings.optional
-        }
-        return _first_fault(needed), results
+        for run, result in results.items():
+            code = result.code if not result.ok else run.not_consuming
+            if code is not None and not run.optional:
+                return code, results
+        return None, results
+
+    async def _result(self, run: BrokerRun) -> Result:
+        # Nobody waits for a broker that the service can do without.
+        return run.known() if run.optional else await super()._result(run)
 
 
 class _Startup(_Probe):
@@ -251,6 +284,13 @@ class _Startup(_Probe):
     async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
         started = all(lifespan.was_running for lifespan in self._target.lifespans)
         return None if started else "not_started", {}
+
+
+def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    if not (isinstance(value, int | float) and (value > 0 or (zero and value == 0))):
+        limit = "that is not negative" if zero else "above 0"
+        msg = f"{name} must be a number of seconds {limit}, not {value!r}."
+        raise SetupError(msg)
 
 
 def _first_fault(results: dict[BrokerRun, Result]) -> Code | None:
@@ -273,18 +313,18 @@ def make_ping_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> E
     return _Ping(targets, **options)
 
 
-def make_liveness_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> Endpoint:
+def make_liveness_asgi(*targets: ProbeTarget, **options: Unpack[LivenessKeywords]) -> Endpoint:
     """Make an endpoint that says whether the process can go on by itself; it never asks a broker.
 
     Args:
         targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
-        options: See `ProbeKeywords`.
+        options: See `LivenessKeywords`.
 
     Returns:
         An ASGI app: 503 when only a restart of the process can help, else 204.
 
     Raises:
-        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+        SetupError: The targets, `timeout`, `ttl` or `max_handler_age` are not what they must be.
 
     Source: Kubernetes documentation, "Liveness, Readiness, and Startup Probes".
     """

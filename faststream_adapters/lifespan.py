@@ -24,6 +24,7 @@ from ._compat import (
 from .redaction import redacted_traceback, without_secrets
 from .signals import DrainSignals
 from .supervision import BrokerRun, Settings, end, run_of
+from .workers import warn_of_siblings
 
 if TYPE_CHECKING:
     from ._compat import SettingField
@@ -119,6 +120,8 @@ class BrokerLifespan:
         """Whether the state was ever `running`."""
         self.was_entered = False
         """Whether the lifespan was ever entered."""
+        self.watch_handlers = False
+        """Whether somebody wants to know how long messages have been in their handlers."""
         self._state: State = "stopped"
         self._entered = 0
         self._ready: asyncio.Future[BaseException | None]
@@ -135,8 +138,13 @@ class BrokerLifespan:
             raise SetupError(msg)
         for name in ("startup_timeout", "drain_delay", "shutdown_timeout"):
             seconds = getattr(self, name)
-            if not seconds >= 0:
+            if not (isinstance(seconds, int | float) and seconds >= 0):
                 msg = f"{name} must be a number of seconds that is not negative, not {seconds!r}."
+                raise SetupError(msg)
+        for name in ("consume", "supervise"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                msg = f"{name} must be True or False, not {value!r}."
                 raise SetupError(msg)
         if self.on_state_change is not None and inspect.iscoroutinefunction(self.on_state_change):
             msg = "on_state_change must be a plain function: it is called, not awaited."
@@ -271,6 +279,8 @@ class BrokerLifespan:
                 await on_startup(self.app, options)
             self._check_optional()
             self._acquire(host)
+            if self.consume:
+                warn_of_siblings(options, self._runs)
             if self.startup == "background":
                 self._background = asyncio.create_task(self._go_up_later())
             else:
@@ -306,6 +316,8 @@ class BrokerLifespan:
                 supervise=self.supervise,
                 optional=optional,
             )
+            if self.watch_handlers:
+                run.watch_handlers()
             run.acquire(self, settings, host)
             self._runs.append(run)
 
@@ -323,10 +335,11 @@ class BrokerLifespan:
                     await run.wait_up()
             except Exception as error:  # noqa: BLE001 (it becomes the cause, unless it holds a secret)
                 late = isinstance(error, TimeoutError) and run.error is None
-                # Only a client whose start has ended tells what it was waiting for.
+                why = run.why
                 await self._release(0.0)
                 within = f" within {seconds:g} s" if late else ""
-                msg = f"{run.driver.name} could not be started{within}: {run.why}."
+                # Only a client whose start has ended tells what it was waiting for.
+                msg = f"{run.driver.name} could not be started{within}: {run.why if late else why}."
                 raise BrokerStartError(msg) from without_secrets(error)
             finally:
                 notice.cancel()

@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import gaierror
+from ssl import SSLError
 from typing import Any
 
 from faststream.exceptions import SetupError
 
 from ._compat import Broker
 from .brokers import Code, driver_for
+from .consumers import Consumers
 from .health import Result, RoundTrips
+from .progress import HandlerAges
 
 logger = logging.getLogger("faststream.adapters")
 
@@ -21,6 +25,9 @@ CHECK_INTERVAL = 1.0
 
 CHECK_TIMEOUT = 1.0
 """Seconds that its answer may take."""
+
+CONSUMERS_INTERVAL = 5.0
+"""Seconds between two questions to the server about its consumers."""
 
 PATIENCE = 30.0
 """Seconds without an answer after which a client that claims to be connected is not believed any more."""
@@ -72,6 +79,16 @@ class Settings:
     optional: bool
 
 
+@dataclass(slots=True)
+class _Watch:
+    """What is remembered from one look at a broker to the next; times are those of the event loop's clock."""
+
+    healthy: float
+    lost: bool = False
+    asked: float = -math.inf
+    error: str = ""
+
+
 class BrokerRun:
     """The life of one broker, shared by everybody who runs it or asks for its health.
 
@@ -83,6 +100,8 @@ class BrokerRun:
         self.broker = broker
         self.driver = driver_for(broker)
         self.round_trips = RoundTrips(self.driver)
+        self.consumers = Consumers(self.driver)
+        self.handler_ages: HandlerAges | None = None
         self.holders: list[Any] = []
         self.settings: Settings | None = None
         self.host: object = None
@@ -105,14 +124,40 @@ class BrokerRun:
             return _REASONS["timeout"]
         if isinstance(error, gaierror):
             return "its host name could not be resolved"
+        if isinstance(error, SSLError):
+            return f"TLS failed ({getattr(error, 'reason', None) or error.strerror})"
         return _REASONS.get(self.driver.code(error), type(error).__name__)
 
-    def consumers(self) -> Iterator[tuple[str, Code]]:
+    @property
+    def optional(self) -> bool:
+        """Whether the service can do without this broker."""
+        return self.settings is not None and self.settings.optional
+
+    @property
+    def beyond_help(self) -> bool:
+        """Whether the broker or a subscriber is dead, and nobody will bring it back."""
+        if self.settings is None or self.settings.supervise or self.optional:
+            return False
+        return self.driver.gave_up or "closed" in self.consumers.faults.values()
+
+    @property
+    def not_consuming(self) -> Code | None:
+        """Why messages that the broker delivers are not handled here; None if they are."""
+        return "not_started" if self.holders and not self.up else self.consumers.fault
+
+    def subscribers(self) -> Iterator[tuple[str, Code]]:
         """Yield each subscriber's name and whether it consumes; none where none is meant to."""
-        if self.holders and self.settings is not None and not self.settings.consume:
+        if self.settings is not None and self.holders and not self.settings.consume:
             return
-        for name, code in self.driver.consumers():
-            yield name, code if self.up or not self.holders else "not_started"
+        for name, code in self.consumers:
+            yield name, "not_started" if self.holders and not self.up else code
+
+    def watch_handlers(self) -> HandlerAges:
+        """Remember from now on since when each message is being handled; return that memory."""
+        if self.handler_ages is None:
+            self.handler_ages = HandlerAges()
+            self.broker.insert_middleware(self.handler_ages)
+        return self.handler_ages
 
     def acquire(self, holder: object, settings: Settings, host: object = None) -> None:
         """Start the broker, unless another holder has.
@@ -196,6 +241,7 @@ class BrokerRun:
         """From now on the broker is not up, until a start has succeeded."""
         self.error = None
         self._up = asyncio.Event()
+        self.consumers.forget()
 
     async def ask(self, seconds: float, ttl: float = 0.0) -> Result:
         """Return whether the broker is there; see `RoundTrips.ask`."""
@@ -203,12 +249,21 @@ class BrokerRun:
             return Result(self.driver.code(self.error), asyncio.get_running_loop().time())
         return await self.round_trips.ask(seconds, ttl)
 
+    def known(self) -> Result:
+        """Return what the last round trip has found, without a new one; supervision makes one each second."""
+        now = asyncio.get_running_loop().time()
+        if self.error is not None:
+            return Result(self.driver.code(self.error), now)
+        if (code := self.driver.down()) is not None:
+            return Result(code, now)
+        return self.round_trips.last or Result("not_started", now)
+
     async def _run(self, settings: Settings, after: asyncio.Event | None) -> None:
         if after is not None:
             await after.wait()
         await self._start(settings)
-        if settings.supervise and self.up:
-            await self._supervise(settings)
+        if self.up:
+            await self._watch(settings)
 
     async def _start(self, settings: Settings) -> None:
         delays = backoff()
@@ -226,37 +281,62 @@ class BrokerRun:
                 await asyncio.sleep(delay)
             else:
                 self.error = None
+                self.consumers.started()
                 self._up.set()
                 return
 
-    async def _supervise(self, settings: Settings) -> None:
-        loop = asyncio.get_running_loop()
-        restart = Settings(retry=True, consume=settings.consume, supervise=True, optional=settings.optional)
-        healthy, lost = loop.time(), False
+    async def _watch(self, settings: Settings) -> None:
+        """Look at a running broker again and again, and bring back what is lost."""
+        watch = _Watch(asyncio.get_running_loop().time())
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
-            if not self.driver.real:
-                # An in-memory TestBroker, or the user has stopped the broker: not ours to bring back.
-                healthy = loop.time()
-                continue
-            result = await self.round_trips.ask(CHECK_TIMEOUT)
-            healthy = max(healthy, self.round_trips.last_ok)
-            if result.ok:
-                if lost:
-                    lost = False
-                    logger.info("%s answers again.", self.driver.name)
-                continue
-            if not lost:
-                lost = True
-                logger.warning("%s is lost: %s.", self.driver.name, _REASONS.get(result.code, result.code))
-            if self.driver.reconnecting:
-                healthy = loop.time()
-            elif self.driver.gave_up or loop.time() - healthy >= PATIENCE:
-                logger.warning("%s is restarted.", self.driver.name)
-                self._down()
-                await self._abort()
-                await self._start(restart)
-                healthy = loop.time()
+            try:
+                await self._look(watch, settings)
+            except Exception as error:  # noqa: BLE001 (nobody else would watch from then on)
+                if (kind := type(error).__name__) != watch.error:
+                    watch.error = kind
+                    logger.error("%s: %s while watching it.", self.driver.name, kind)  # noqa: TRY400 (redacted)
+
+    async def _look(self, watch: "_Watch", settings: Settings) -> None:
+        loop = asyncio.get_running_loop()
+        if not self.driver.real:
+            # An in-memory TestBroker, or the user has stopped the broker: not ours to bring back.
+            watch.healthy = loop.time()
+            return
+        result = await self.round_trips.ask(CHECK_TIMEOUT)
+        watch.healthy = max(watch.healthy, self.round_trips.last_ok)
+        if watch.lost == result.ok:
+            watch.lost = not result.ok
+            # A server that was away may have forgotten its consumers.
+            watch.asked = -math.inf
+            self._say(result)
+        if result.ok:
+            if ask := loop.time() - watch.asked >= CONSUMERS_INTERVAL:
+                watch.asked = loop.time()
+            await self.consumers.look(ask=ask)
+            if settings.supervise and self.driver.down() is None:
+                await self.consumers.revive()
+        elif self.driver.reconnecting:
+            watch.healthy = loop.time()
+        elif settings.supervise and (self.driver.gave_up or loop.time() - watch.healthy >= PATIENCE):
+            await self._restart(settings)
+            watch.healthy = loop.time()
+
+    def _say(self, result: Result) -> None:
+        if result.ok:
+            logger.info("%s answers again.", self.driver.name)
+        else:
+            logger.warning("%s is lost: %s.", self.driver.name, _REASONS.get(result.code, result.code))
+
+    async def _restart(self, settings: Settings) -> None:
+        logger.warning("%s is restarted.", self.driver.name)
+        stopped = self.consumers.stopped
+        self._down()
+        await self._abort()
+        await self._start(replace(settings, retry=True))
+        for subscriber in stopped:
+            # Its user has stopped it, and a start starts all.
+            await self.driver.halt(subscriber)
 
     async def _abort(self) -> None:
         try:

@@ -1,16 +1,17 @@
 """What the lifespan and the probes ask of a broker's client: one module per client, loaded when in use."""
 
 import asyncio
-from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
-from faststream_adapters._compat import Broker, graceful_timeout
+from faststream_adapters._compat import Broker, Subscriber, graceful_timeout
 from faststream_adapters.redaction import without_credentials
 
-Code = Literal["ok", "timeout", "refused", "auth", "closed", "not_started", "draining", "error"]
-"""Why a broker is, or is not, healthy; never an exception's text, which may hold a secret."""
+Code = Literal[
+    "ok", "timeout", "refused", "auth", "closed", "not_started", "draining", "error", "deleted", "paused"
+]
+"""Why a broker or a subscriber is, or is not, healthy; never an exception's text, which may hold a secret."""
 
 PING_TIMEOUT = 5.0
 """Seconds that a broker's own `ping()` gets; callers of a check have deadlines of their own."""
@@ -69,11 +70,41 @@ class Driver:
             return "timeout"
         return "refused" if isinstance(error, OSError) else "error"
 
-    def consumers(self) -> Iterator[tuple[str, Code]]:
-        """Yield each subscriber's name and whether it consumes, as far as can be known here."""
-        for subscriber in self.broker.subscribers:
-            if subscriber.calls:
-                yield subscriber.specification.call_name, "ok" if subscriber.running else "closed"
+    def alive(self, subscriber: Any) -> int:
+        """Return how many tasks a subscriber consumes with."""
+        return sum(not task.done() for task in getattr(subscriber, "tasks", ()))
+
+    def adopt(self, subscriber: Subscriber) -> None:
+        """Prepare a subscriber that was started for what comes."""
+
+    def expected(self, subscriber: Any) -> int:
+        """Return how many tasks a subscriber that was just started has to have at least."""
+        return max(self.alive(subscriber), int(hasattr(subscriber, "tasks")))
+
+    def idle(self, subscriber: Any) -> bool:
+        """Return whether a subscriber has nothing left to handle of what was delivered to it."""
+        return bool(getattr(subscriber.lock, "empty", True))
+
+    def shared(self, subscriber: Subscriber) -> bool | None:  # noqa: ARG002 (for clients that know)
+        """Return whether a message goes to one of several processes only; None if that is not known."""
+        return None
+
+    async def ask_consumer(self, subscriber: Subscriber) -> Code:  # noqa: ARG002 (for servers that know)
+        """Ask the server whether it would deliver to a subscriber."""
+        return "ok"
+
+    async def revive(self, subscriber: Subscriber) -> None:
+        """Start a subscriber again whose task or consumer is gone; its handlers have had their time."""
+        await self.halt(subscriber)
+        await subscriber.start()
+
+    async def halt(self, subscriber: Subscriber) -> None:
+        """Stop a subscriber without waiting for its handlers."""
+        previous = graceful_timeout(self.broker, None)
+        try:
+            await subscriber.stop()
+        finally:
+            graceful_timeout(self.broker, previous)
 
     async def start(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (for clients that can give up)
         """Connect, and start the publishers and, if wanted, the subscribers."""

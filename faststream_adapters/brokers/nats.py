@@ -1,26 +1,36 @@
 """NATS: what `nats-py`'s client can be asked, and what must never be done to it."""
 
 import asyncio
-from collections.abc import Iterator
+import logging
+import time
 from contextlib import suppress
+from ssl import SSLError
 from traceback import walk_tb
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from faststream.exceptions import IncorrectState
 from faststream.nats import JStream, NatsBroker
 from nats.aio.client import Client
-from nats.aio.subscription import Subscription
 from nats.errors import AuthorizationError, ConnectionClosedError, NoServersError
+from nats.js.errors import BadRequestError, NotFoundError
 
-from faststream_adapters._compat import Broker, nats_forget_connection, nats_streams
+from faststream_adapters._compat import (
+    Broker,
+    nats_forget_buckets,
+    nats_forget_connection,
+    nats_streams,
+)
 
 from . import PING_TIMEOUT, Code, Driver
+from .nats_subscriptions import NEVER, adopt, drain, jetstream_of, read_again, reads, subscription_of
 
-# nats-py cancels the future of a round trip that timed out, and when the late PONG arrives its read loop dies
-# on it: the flag `is_connected` stays true, and no message comes in ever again. So it must never time out.
-_NEVER = 365 * 24 * 60 * 60
+logger = logging.getLogger("faststream.adapters")
 
 _CLOSE_TIMEOUT = 2.0
+
+ORDERED_TIMEOUT = 30.0
+"""Seconds for which an ordered consumer may be missing: nats-py makes a new one where the old stopped."""
 
 
 class NatsDriver(Driver):
@@ -30,7 +40,9 @@ class NatsDriver(Driver):
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
-        self._streams: dict[str, JStream] = {}
+        self._streams: dict[str, tuple[JStream, list[str]]] = {}
+        self._forbidden: WeakSet[object] = WeakSet()
+        self._missing: WeakKeyDictionary[object, float] = WeakKeyDictionary()
 
     @property
     def client(self) -> Client | None:
@@ -77,7 +89,9 @@ class NatsDriver(Driver):
         if not await self.broker.ping(PING_TIMEOUT):
             return "error" if self.real else "not_started"
         if (client := self.client) is not None:
-            await client.rtt(_NEVER)
+            await client.rtt(NEVER)
+            if _lacks_tls(client):
+                return "error"
         return "ok"
 
     def code(self, error: BaseException) -> Code:
@@ -87,17 +101,88 @@ class NatsDriver(Driver):
             return "closed"
         return "refused" if isinstance(error, NoServersError) else super().code(error)
 
-    def consumers(self) -> Iterator[tuple[str, Code]]:
-        client = self.client
-        for name, code in super().consumers():
-            yield name, "closed" if client is not None and client.is_closed else code
+    def adopt(self, subscriber: Any) -> None:
+        adopt(subscriber)
+
+    def alive(self, subscriber: Any) -> int:
+        return super().alive(subscriber) + bool(reads(subscriber))
+
+    def expected(self, subscriber: Any) -> int:
+        return max(super().expected(subscriber), int(reads(subscriber) is not None))
+
+    def idle(self, subscriber: Any) -> bool:
+        waiting = subscription_of(subscriber).pending_msgs if reads(subscriber) else 0
+        if (stream := getattr(subscriber, "receive_stream", None)) is not None:
+            waiting += stream.statistics().current_buffer_used
+        return not waiting and super().idle(subscriber)
+
+    def shared(self, subscriber: Any) -> bool | None:
+        if not hasattr(subscriber, "extra_options") or hasattr(subscriber, "kv_watch"):
+            return None
+        return bool(getattr(subscriber, "queue", "") or subscriber.extra_options.get("durable"))
+
+    async def ask_consumer(self, subscriber: Any) -> Code:
+        client, subscription = self.client, jetstream_of(subscriber)
+        if client is None or subscription in self._forbidden:
+            return "ok"
+        if subscription is None:
+            # Core NATS cannot be asked whether it delivers, but it says that it will not.
+            subject = getattr(subscription_of(subscriber), "subject", "")
+            return "auth" if _was_refused(client, f'subscription to "{subject}"') else "ok"
+        try:
+            info = await subscription.consumer_info()
+        except NotFoundError:
+            since = self._missing.setdefault(subscription, time.monotonic())
+            missing = time.monotonic() - since
+            return "ok" if _is_ordered(subscriber) and missing < ORDERED_TIMEOUT else "deleted"
+        except Exception as error:  # noqa: BLE001 (whatever it is, the server did not tell)
+            name = f"{subscription._stream}.{subscription._consumer}"  # noqa: SLF001 (nats-py has no public way)
+            if _was_refused(client, f"consumer.info.{name}"):
+                # Who may not ask is not told either: that says nothing.
+                self._forbidden.add(subscription)
+                return "ok"
+            return self.code(error)
+        self._missing.pop(subscription, None)
+        return "paused" if info.paused else "ok"
+
+    async def revive(self, subscriber: Any) -> None:
+        if read_again(subscriber):
+            return
+        nats_forget_buckets(self.broker)
+        # With a subscription, start() would do nothing, and one that cannot be ended would break off stop().
+        subscription, subscriber.subscription = subscriber.subscription, None
+        if subscription is not None:
+            with suppress(Exception):
+                await subscription.unsubscribe()
+        await self.halt(subscriber)
+        if (stream := getattr(subscriber, "stream", None)) is not None:
+            await self._find_stream(stream.name)
+        await subscriber.start()
+
+    async def _find_stream(self, name: str) -> None:
+        """Declare a stream again if that is this application's business; else it has to be there."""
+        context = self.broker.connection.jetstream()
+        stream, subjects = self._streams.get(name, (None, []))
+        try:
+            info = await context.stream_info(name)
+        except NotFoundError:
+            if stream is None:
+                raise
+            await context.add_stream(config=stream.config, subjects=subjects)
+            return
+        # Another application may have been the first to declare a stream that they share.
+        there = info.config.subjects or []
+        if missing := [subject for subject in subjects if subject not in there]:
+            with suppress(BadRequestError):
+                await context.update_stream(config=info.config, subjects=[*there, *missing])
 
     async def start(self, *, consume: bool, supervise: bool) -> None:
         self.last_error = None
         # A failed start leaves `declare` False, and every later one fails for want of the stream.
-        self._streams |= {stream.name: stream for stream in nats_streams(self.broker)}
-        for stream in self._streams.values():
+        self._streams |= {stream.name: (stream, subjects) for stream, subjects in nats_streams(self.broker)}
+        for stream, _ in self._streams.values():
             stream.declare = True
+        nats_forget_buckets(self.broker)
         try:
             await self.broker.connect()
         except BaseException as error:
@@ -106,13 +191,21 @@ class NatsDriver(Driver):
                 self.last_error = unknown.last_error
                 await close(unknown)
             raise
-        if supervise and (client := self.client) is not None:
+        client = self.client
+        if client is not None and _lacks_tls(client):
+            msg = "TLS was asked for, and the server offers none"
+            raise SSLError(1, msg)
+        if supervise and client is not None:
             # After 60 failures nats-py closes the client, and its consumers are dead for good.
             client.options["max_reconnect_attempts"] = -1
         await self.start_endpoints(consume=consume)
 
     async def drain(self) -> None:
-        await asyncio.gather(*map(drain, self.broker.subscribers))
+        # One that cannot be drained must not keep the others from it.
+        found = await asyncio.gather(*map(drain, self.broker.subscribers), return_exceptions=True)
+        for error in found:
+            if isinstance(error, Exception):
+                logger.warning("%s: %s while draining a subscriber.", self.name, type(error).__name__)
 
     async def abort(self, seconds: float = 0.0) -> None:
         client = self.client
@@ -124,26 +217,27 @@ class NatsDriver(Driver):
                 await close(client)
 
 
-async def drain(subscriber: Any) -> None:
-    """Unsubscribe, and wait until what was delivered is handled."""
-    subscription = subscriber.subscription
-    if not isinstance(subscription, Subscription):
-        # The broker's own stop() knows what to do with the other kinds: pull, key-value, object store.
-        return
-    # A drained subscription cannot be unsubscribed again: stop() must not find it.
-    subscriber.subscription = None
-    await subscription.drain()  # type: ignore[no-untyped-call]  # nats-py left it untyped
-    if (limiter := getattr(subscriber, "limiter", None)) is None:
-        return
-    # With max_workers > 1 the messages wait in a stream, then for the limiter, which is first come, first
-    # served: who holds all of its places knows that nobody is left before him.
-    while subscriber.receive_stream.statistics().current_buffer_used:  # noqa: ASYNC110 (it tells nobody)
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    for _ in range(subscriber.max_workers):
-        await limiter.acquire()
-    for _ in range(subscriber.max_workers):
-        limiter.release()
+def _is_ordered(subscriber: Any) -> bool:
+    watches = hasattr(subscriber.subscription, "obj")
+    return watches or bool(subscriber.extra_options.get("ordered_consumer"))
+
+
+def _was_refused(client: Client, what: str) -> bool:
+    """Return whether the server has refused this lately; it says so in a message of its own."""
+    said = str(client.last_error).lower()
+    return "permissions violation" in said and what.lower() in said
+
+
+def _lacks_tls(client: Client) -> bool:
+    """Return whether the connection is a plain one although TLS was asked for.
+
+    nats-py leaves the choice to the server, and so to whoever answers in its name.
+    """
+    url = client.connected_url
+    if url is None or url.scheme in {"ws", "wss"} or client.options["tls_handshake_first"]:
+        return False
+    wanted = url.scheme == "tls" or "tls" in client.options
+    return wanted and not client._server_info.get("tls_required")  # noqa: SLF001 (nats-py has no public way)
 
 
 def _client_in(error: BaseException) -> Client | None:

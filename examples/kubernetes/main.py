@@ -1,0 +1,54 @@
+"""The order service of deployment.yaml. Run it in this folder with `NATS_URL=nats://… uvicorn main:app`."""
+
+import logging
+import os
+
+from faststream.nats import NatsBroker
+from pydantic import BaseModel, PositiveInt, ValidationError
+
+from faststream_adapters import AsgiFastStream, AsgiResponse, JSONResponse, Request, post
+
+PROBES = {"/livez", "/readyz", "/startupz"}
+
+
+def worth_logging(record: logging.LogRecord) -> bool:
+    match record.args:
+        case (_, _, path, _, int(status)):
+            return path not in PROBES or status >= 400
+    return True
+
+
+logging.getLogger("uvicorn.access").addFilter(worth_logging)
+
+
+class Order(BaseModel):
+    item: str
+    quantity: PositiveInt
+
+
+broker = NatsBroker(os.environ["NATS_URL"])
+
+
+# The queue group: however many replicas there are, one of them gets the order.
+@broker.subscriber("orders.new", queue="order-service")
+async def process(order: Order) -> None:
+    print(f"{order.quantity} of {order.item}", flush=True)
+
+
+@post
+async def place_order(request: Request) -> AsgiResponse:
+    try:
+        order = Order.model_validate_json(await request.body())
+    except ValidationError as error:
+        return JSONResponse(error.json().encode(), 422)
+    await broker.publish(order, "orders.new")
+    return AsgiResponse(status_code=202)
+
+
+app = AsgiFastStream(
+    broker,
+    asgi_routes=[("/orders", place_order)],
+    liveness_path="/livez",
+    readiness_path="/readyz",
+    startup_path="/startupz",
+)
