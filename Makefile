@@ -48,7 +48,7 @@ define temporary
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all test-oldest test-wheel lint typecheck format demo constraints clean
+.PHONY: help install test test-all test-oldest test-wheel lint typecheck format demo fault-table constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,9 @@ format: $(INSTALLED) ## Format the code and mend what can be mended automaticall
 
 demo: $(INSTALLED) ## Run the demo until Ctrl-C; with CHECK=1 it checks itself and exits
 	@$(if $(CHECK),CHECK=$(CHECK) )$(BIN)/python -m examples.demo
+
+fault-table: $(INSTALLED) ## Measure the faults of docs/faults.md, and write that page (some minutes)
+	$(BIN)/python $(PYTEST) tests/faults --fault-table docs/faults.md $(ARGS)
 
 constraints: $(INSTALLED) ## Look for newer versions, and write the two constraint files
 	$(BIN)/python tools/constraints.py

@@ -1,5 +1,6 @@
 """The only place that imports FastStream's private names or touches private attributes of its objects."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,6 +11,7 @@ from faststream._internal.broker import BrokerUsecase
 from faststream._internal.constants import EMPTY
 from faststream._internal.context import Context as ContextField
 from faststream._internal.di import FastDependsConfig
+from faststream._internal.endpoint.subscriber import SubscriberUsecase
 from faststream._internal.utils import apply_types, to_async
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = (
     "BrokerUsecase",
     "ContextField",
     "FastDependsConfig",
+    "Subscriber",
     "after_shutdown",
     "after_startup",
     "graceful_timeout",
@@ -34,16 +37,21 @@ __all__ = (
     "injected",
     "json_dumps",
     "json_loads",
+    "nats_forget_buckets",
     "nats_forget_connection",
     "nats_streams",
     "on_shutdown",
     "on_startup",
+    "options_of",
     "share_state",
     "to_async",
 )
 
 Broker: TypeAlias = BrokerUsecase[Any, Any, Any]
 """Any FastStream broker."""
+
+Subscriber: TypeAlias = SubscriberUsecase[Any]
+"""Any FastStream subscriber."""
 
 _HOOKS = (
     "_on_startup_calling",
@@ -63,6 +71,20 @@ def injected(func: Callable[..., Any], config: FastDependsConfig) -> Callable[..
         context__=config.context,
         **serializer,
     )
+
+
+def options_of(app: FastStream) -> set[str] | None:
+    """Return which options the lifespan and the startup hooks take; None if one takes whatever there is."""
+    taken: set[str] = set()
+    for func in (app.lifespan_context, *app._on_startup_calling):
+        if (func.__module__ or "").startswith("faststream."):
+            # FastStream's own lifespan, which stands for none.
+            continue
+        for name, parameter in inspect.signature(func).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                return None
+            taken.add(name)
+    return taken
 
 
 async def on_startup(app: FastStream, options: Mapping[str, "SettingField"]) -> None:
@@ -119,9 +141,16 @@ def handlers_of(broker: Broker) -> Iterator[Callable[..., Any]]:
             yield item.handler._declared_call
 
 
-def nats_streams(broker: "NatsBroker") -> "list[JStream]":
-    """Return the JetStream streams that `start()` declares."""
-    return [stream for stream, _ in broker._stream_builder.objects.values() if stream.declare]
+def nats_streams(broker: "NatsBroker") -> "list[tuple[JStream, list[str]]]":
+    """Return the JetStream streams that `start()` declares, with their subjects."""
+    streams = broker._stream_builder.objects.values()
+    return [(stream, list(subjects)) for stream, subjects in streams if stream.declare]
+
+
+def nats_forget_buckets(broker: "NatsBroker") -> None:
+    """Let go of key-value and object stores of an earlier connection."""
+    broker.config.kv_declarer.buckets.clear()
+    broker.config.os_declarer.buckets.clear()
 
 
 def nats_forget_connection(broker: "NatsBroker") -> None:

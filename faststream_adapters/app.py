@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Self, Unpack
 
 import faststream
@@ -12,14 +13,15 @@ from faststream.asgi import HttpHandler as UpstreamHandler
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from faststream.exceptions import SetupError, StartupValidationError
 
-from ._compat import EMPTY, Broker, share_state
+from ._compat import EMPTY, Broker, options_of, share_state
 from .asyncapi import AsyncAPIDocs, AsyncAPIRoute
+from .binding import binds, listening
 from .handlers import HttpHandler
 from .hosting import EndpointKeywords, HostKeywords, docs_for, endpoints_for, split_keywords
 from .lifespan import BrokerLifespan, serve_lifespan
 from .responses import AsgiResponse
 from .routing import Endpoint, Routes
-from .server import make_server
+from .server import make_server, warn_of_unused
 
 if TYPE_CHECKING:
     import uvicorn
@@ -285,20 +287,38 @@ class AsgiFastStream(FastStream):
         """Serve the application with uvicorn until it is told to stop.
 
         Args:
-            log_level: The level of uvicorn's logging.
-            run_extra_options: uvicorn settings by name, and options for the lifespan and the startup hooks.
+            log_level: The level of uvicorn's logging; it is no lower than that of the application's logger.
+            run_extra_options: uvicorn settings by name, `bind` (`host:port`, `[::1]:port`,
+                `unix:/dir/name.sock` or `fd://N`, one or several), and options for the lifespan and the
+                startup hooks.
             sleep_time: Not used.
 
         Raises:
-            ImportError: uvicorn is not installed.
             StartupValidationError: A startup hook asks for an option that is missing.
+            SystemExit: The server could not start; a text says why, or the log does.
         """
-        self._options = run_extra_options or {}
+        self._options = options = run_extra_options or {}
         self._failure = None
-        self._server = server = make_server(self, log_level, dict(self._options))
+        if isinstance(self.logger, logging.Logger):
+            log_level = max(log_level, self.logger.getEffectiveLevel())
+        # Spawned workers get a number, and listen at the same address.
+        shared = options.get("worker_id") is not None
+        with ExitStack() as stack:
+            try:
+                server = make_server(self, log_level, options)
+                sockets = stack.enter_context(listening(binds(options), shared=shared))
+            except (ImportError, SetupError) as error:
+                # On a command line this is one line, and the exit code is 1.
+                raise SystemExit(f"Error: {error}") from error
+            if (taken := options_of(self)) is not None:
+                warn_of_unused(options, {"worker_id", *taken})
+            await self._run(server, sockets)
+
+    async def _run(self, server: "uvicorn.Server", sockets: list[socket.socket]) -> None:
+        self._server = server
         status: object = 0
         try:
-            await server.serve()
+            await server.serve(sockets=sockets)
             # Older releases of uvicorn leave it to their command line to exit after a failed start.
             status = 0 if server.started else _STARTUP_FAILURE
         except SystemExit as error:

@@ -13,6 +13,7 @@ from ._compat import Broker
 from .asyncapi import AsyncAPIRoute
 from .endpoints import (
     PROBE_TIMEOUT,
+    ProbeKeywords,
     make_liveness_asgi,
     make_ping_asgi,
     make_readiness_asgi,
@@ -38,6 +39,8 @@ class EndpointKeywords(TypedDict, total=False):
         probe_timeout: Seconds after which a probe answers, whatever the answer is by then; 0.9.
         probe_ttl: Seconds for which a broker's answer is used again; 0.
         probe_details: Whether probes list brokers and subscribers.
+        max_handler_age: Seconds that a message may be in its handler before the liveness probe fails; not
+            limited when not given.
         metrics_registry: The Prometheus registry; prometheus_client's default one when not given.
     """
 
@@ -49,6 +52,7 @@ class EndpointKeywords(TypedDict, total=False):
     probe_timeout: float
     probe_ttl: float
     probe_details: bool
+    max_handler_age: float | None
     metrics_registry: "CollectorRegistry | None"
 
 
@@ -138,7 +142,6 @@ def hosting_for(
 
 _PROBES = {
     "ping_path": make_ping_asgi,
-    "liveness_path": make_liveness_asgi,
     "readiness_path": make_readiness_asgi,
     "startup_path": make_startup_asgi,
 }
@@ -199,15 +202,18 @@ def endpoints_for(lifespan: BrokerLifespan, keywords: EndpointKeywords) -> list[
         keywords: Which endpoints, and how.
     """
     routes: list[tuple[str, ASGIApp]] = []
+    options = ProbeKeywords(
+        timeout=keywords.get("probe_timeout", PROBE_TIMEOUT),
+        ttl=keywords.get("probe_ttl", 0.0),
+        details=keywords.get("probe_details", False),
+    )
     for name, make in _PROBES.items():
         if path := keywords.get(name):
-            probe = make(
-                lifespan,
-                timeout=keywords.get("probe_timeout", PROBE_TIMEOUT),
-                ttl=keywords.get("probe_ttl", 0.0),
-                details=keywords.get("probe_details", False),
-            )
-            routes.append((str(path), probe))
+            routes.append((str(path), make(lifespan, **options)))
+    _check_path_of("max_handler_age", "liveness_path", keywords)
+    if path := keywords.get("liveness_path"):
+        max_age = keywords.get("max_handler_age")
+        routes.append((path, make_liveness_asgi(lifespan, max_handler_age=max_age, **options)))
     _check_path_of("metrics_registry", "metrics_path", keywords)
     if metrics_path := keywords.get("metrics_path"):
         routes.append((metrics_path, make_metrics_asgi(keywords.get("metrics_registry"))))

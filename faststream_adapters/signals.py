@@ -50,8 +50,10 @@ class _Process:
         self._drains.append(drain)
         for number in {signal.SIGTERM, signal.SIGINT} - self._previous.keys():
             previous = signal.getsignal(number)
-            # A default handler means that no server is listening here: the process just ends.
-            if callable(previous) and previous is not signal.default_int_handler:
+            # A default handler means that no server is listening here: the process just ends. And asyncio's
+            # own reacts whatever stands in front of it.
+            of_asyncio = getattr(previous, "__module__", None) == "asyncio.unix_events"
+            if callable(previous) and previous is not signal.default_int_handler and not of_asyncio:
                 self._previous[number] = previous
                 signal.signal(number, self._handle)
 

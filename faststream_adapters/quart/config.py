@@ -33,12 +33,12 @@ def configured(app: Quart) -> dict[str, Any]:
     for key, name in _KEYS.items():
         value = app.config.setdefault(key, None)
         if value is not None and value != "":
-            not_text = AdapterKeywords.__annotations__[name] in _NOT_TEXT
-            found[name] = _not_text(key, value) if not_text else value
+            kind = AdapterKeywords.__annotations__[name]
+            found[name] = _not_text(key, value, kind) if kind in _NOT_TEXT else value
     return found
 
 
-def _not_text(key: str, value: object) -> bool | float:
+def _not_text(key: str, value: object, kind: object) -> bool | float:
     """Return a number or a truth value, which is text still when an environment variable held it."""
     if isinstance(value, str):
         with suppress(ValueError):
@@ -46,4 +46,5 @@ def _not_text(key: str, value: object) -> bool | float:
     if not isinstance(value, bool | int | float):
         msg = f"app.config[{key!r}] must be true, false or a number, not {value!r}."
         raise SetupError(msg)
-    return value
+    # In an environment variable, 0 and 1 are truth values too.
+    return bool(value) if kind is bool and value in {0, 1} else value

@@ -104,6 +104,7 @@ async def test_the_docs_page_has_a_policy_and_all_that_it_links_to(host: Host, o
 
 KINDS = {
     "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
     "json": "application/json",
     "yaml": "application/yaml",

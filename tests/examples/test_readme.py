@@ -127,5 +127,5 @@ def test_probe_keywords() -> None:
 def test_endpoint_keywords() -> None:
     paths = {name for name in AdapterKeywords.__annotations__ if name.endswith("_path")}
     probes = {name for name in EndpointKeywords.__annotations__ if name.startswith("probe_")}
-    assert set(_table("Endpoints")) == paths | probes
+    assert set(_table("Endpoints")) == paths | probes | {"max_handler_age"}
     assert {name for name in AdapterKeywords.__annotations__ if f"`{name}" not in TEXT} == set()

@@ -43,7 +43,6 @@ from faststream_adapters import (
 )
 from faststream_adapters.hosting import HostKeywords
 from faststream_adapters.routing import route_path
-from faststream_adapters.server import make_server
 from tests.asgi_calls import exchange, http_scope, request
 from tests.servers import HOST, hold_port
 from tests.servers.asgi import AppServer
@@ -739,6 +738,47 @@ async def test_run_serves_until_exit(shared_nats: NatsServer) -> None:
     assert recorded.events == ALL
 
 
+async def test_run_with_a_hook_that_takes_every_option(caplog: pytest.LogCaptureFixture) -> None:
+    app = AsgiFastStream(logger=None)
+    seen: dict[str, Any] = {}
+    app.on_startup(lambda **options: seen.update(options))
+    async with running(app, rot_path="/svc") as client:
+        assert (await client.get("/unknown")).status_code == 404
+        app.exit()
+    assert seen["rot_path"] == "/svc"
+    assert "has no effect" not in caplog.text
+
+
+async def test_run_names_an_option_that_nobody_takes(caplog: pytest.LogCaptureFixture) -> None:
+    app = AsgiFastStream()
+    app.on_startup(lambda env: None)
+    async with running(app, env="test", rot_path="/svc"):
+        app.exit()
+    [text] = [text for text in caplog.messages if "has no effect" in text]
+    assert text.startswith("--rot-path has no effect: neither uvicorn nor")
+    assert text.endswith("Did you mean --root-path?")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bind": "nowhere"}, "Error: 'nowhere' does not say where to listen"),
+        ({"access_log": "perhaps"}, "Error: --access-log must be true or false"),
+        (
+            {"bind": "unix:/run/app.sock", "worker_id": 1},
+            "Error: The workers that `faststream run` spawns cannot",
+        ),
+    ],
+)
+async def test_run_ends_with_one_line_where_it_cannot_serve(options: dict[str, Any], said: str) -> None:
+    app = AsgiFastStream()
+    with pytest.raises(SystemExit) as raised:
+        await app.run(run_extra_options=options)
+    # Python prints the text, and the code is 1.
+    assert str(raised.value.code).startswith(said)
+    assert not app.broker_lifespan.was_entered
+
+
 async def test_exit_of_the_original_app_ends_run(shared_nats: NatsServer) -> None:
     base = FastStream(NatsBroker(shared_nats.url))
 
@@ -813,58 +853,6 @@ def test_exit_without_a_server_raises_no_signal(how: str) -> None:
         0,
         "lifespan.startup.complete\nlifespan.shutdown.complete\nalive\n",
     )
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "expected"),
-    [
-        ("port", "9000", 9000),
-        ("port", 9000, 9000),
-        ("fd", "3", 3),
-        ("access_log", "false", False),
-        ("access_log", "False", False),
-        ("access_log", "0", False),
-        ("access_log", "", False),
-        ("access_log", "true", True),
-        ("access_log", True, True),
-        ("host", "0.0.0.0", "0.0.0.0"),
-        ("uds", "/tmp/socket", "/tmp/socket"),  # noqa: S108
-        ("limit_concurrency", "5", 5),
-        ("root_path", "/svc", "/svc"),
-        ("timeout_graceful_shutdown", "7", 7),
-    ],
-)
-def test_options_of_the_command_line_are_uvicorns_settings(option: str, value: Any, expected: object) -> None:
-    config: Any = make_server(AsgiFastStream(), logging.INFO, {option: value}).config
-    assert getattr(config, option) == expected
-    assert type(getattr(config, option)) is type(expected)
-
-
-def test_other_options_are_left_out() -> None:
-    app = AsgiFastStream()
-    options: Any = {"env": "test", "worker_id": None, "app": "other:app"}
-    config = make_server(app, logging.WARNING, options).config
-    assert config.app == app
-    assert config.log_level == logging.WARNING
-    assert make_server(AsgiFastStream(), 0, {}).config.log_level == logging.INFO
-    named = make_server(AsgiFastStream(), logging.INFO, {"log_level": "debug"})
-    assert named.config.log_level == "debug"
-
-
-def test_without_uvicorn_the_error_names_the_extra() -> None:
-    code = """
-import asyncio, sys
-sys.modules["uvicorn"] = None
-from faststream_adapters import AsgiFastStream
-try:
-    asyncio.run(AsgiFastStream().run())
-except ImportError as error:
-    print(error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout == ('This needs uvicorn: install it with pip install "faststream-adapters[server]".\n')
 
 
 EXIT_APP = """

@@ -6,13 +6,17 @@ from typing import Any
 
 import anyio
 import pytest
-from faststream.nats import NatsBroker
+from faststream.exceptions import StopConsume
+from faststream.nats import JStream, NatsBroker, PullSub
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import AuthorizationError, ConnectionClosedError, NoServersError
 
+from faststream_adapters import BrokerLifespan
 from faststream_adapters.brokers import Code, Driver, driver_for
-from faststream_adapters.brokers.nats import NatsDriver, close, drain
+from faststream_adapters.brokers.nats import NatsDriver, close
+from faststream_adapters.brokers.nats_subscriptions import drain
+from faststream_adapters.consumers import Consumers
 from faststream_adapters.health import RoundTrips
 from tests.conftest import NatsFactory
 from tests.servers.nats import NatsServer
@@ -80,7 +84,7 @@ async def test_an_error_that_nobody_expects_is_logged_once(caplog: pytest.LogCap
 async def test_only_subscribers_with_a_handler_consume() -> None:
     broker = NatsBroker()
     broker.subscriber("nothing")
-    assert list(Driver(broker).consumers()) == []
+    assert list(Consumers(Driver(broker))) == []
 
 
 async def test_without_consuming_publishers_are_started(shared_nats: NatsServer) -> None:
@@ -129,12 +133,21 @@ async def test_an_unknown_broker_starts_and_stops_by_its_public_methods(shared_n
     await driver.start(consume=True, supervise=True)
     await broker.publish("hello", "unknown")
     assert await asyncio.wait_for(received.get(), 5) == "hello"
-    assert list(driver.consumers()) == [("Handle", "ok")]
+    consumers = Consumers(driver)
+    consumers.started()
+    await consumers.look(ask=True)
+    assert consumers.fault is None
+    assert list(consumers) == [("Handle", "ok")]
+    [subscriber] = broker.subscribers
+    assert driver.idle(subscriber)
+    await driver.revive(subscriber)
+    assert list(consumers) == [("Handle", "ok")]
+    assert driver.shared(subscriber) is None
     assert (driver.real, driver.reconnecting, driver.gave_up, driver.down()) == (False, False, False, None)
     await driver.drain()
     await driver.abort()
     assert not broker.running
-    assert list(driver.consumers()) == [("Handle", "closed")]
+    assert list(consumers) == [("Handle", "paused")]
 
 
 def test_the_name_has_no_credentials() -> None:
@@ -215,6 +228,118 @@ async def test_draining_waits_for_messages_between_the_subscription_and_the_limi
             assert handled == ["late"]
             assert subscriber.subscription is None
             await consuming
+
+
+@pytest.mark.parametrize("kind", ["one by one", "with workers", "in batches"])
+async def test_draining_finishes_what_a_pull_subscriber_has_fetched(nats_js: NatsServer, kind: str) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "one by one": {"pull_sub": PullSub(2, timeout=60.0)},
+        "with workers": {"pull_sub": PullSub(2, timeout=60.0), "max_workers": 3},
+        "in batches": {"pull_sub": PullSub(2, timeout=60.0, batch=True)},
+    }
+    broker = NatsBroker(nats_js.url)
+    subscriber: Any = broker.subscriber("jobs", stream=JStream("jobs"), durable="worker", **options[kind])
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    handled: list[str] = []
+
+    async def handle(message: str | list[str]) -> None:
+        begun.set()
+        await go_on.wait()
+        handled.extend(message if isinstance(message, list) else [message])
+
+    subscriber(handle)
+    async with broker:
+        await broker.start()
+        fetching = subscriber.subscription
+        for number in range(2):
+            await broker.publish(f"fetched {number}", "jobs")
+        await begun.wait()
+        # What an earlier question, given up long since, brings late.
+        inbox = fetching._deliver  # noqa: SLF001 (nats-py tells it nowhere else)
+        await broker.connection.publish("$JS.API.CONSUMER.MSG.NEXT.jobs.worker", b'{"batch": 2}', inbox)
+        for number in range(2):
+            await broker.publish(f"late {number}", "jobs")
+        async with asyncio.timeout(10):
+            # The server has sent all of them.
+            while (await fetching.consumer_info()).num_ack_pending < 4:
+                ...
+        draining = asyncio.create_task(drain(subscriber))
+        await eventually(lambda: subscriber.subscription is not fetching)
+        go_on.set()
+        await asyncio.wait_for(draining, 10)
+        assert sorted(handled) == ["fetched 0", "fetched 1", "late 0", "late 1"]
+        async with asyncio.timeout(10):
+            # The server counts acknowledgements when it comes to it.
+            while (await fetching.consumer_info()).num_ack_pending:
+                ...
+
+
+PULLS = {
+    "single": PullSub(1, timeout=None),
+    "several": PullSub(10, timeout=3600.0),
+    "batch": PullSub(10, timeout=3600.0, batch=True),
+    "batch-of-one": PullSub(1, timeout=None, batch=True),
+}
+
+
+async def test_draining_does_not_wait_for_a_fetch_that_brings_nothing(nats_js: NatsServer) -> None:
+    broker = NatsBroker(nats_js.url)
+    for name, pull in PULLS.items():
+        stream = JStream("jobs", subjects=["jobs.>"])
+        broker.subscriber(f"jobs.{name}", stream=stream, durable=name, pull_sub=pull)(print)
+    driver = driver_for(broker)
+    await driver.start(consume=True, supervise=True)
+    for subscriber in broker.subscribers:
+        driver.adopt(subscriber)
+    await asyncio.wait_for(driver.drain(), 10)
+    await driver.abort()
+
+
+async def test_draining_does_not_wait_for_a_subscriber_that_has_stopped_itself(nats_js: NatsServer) -> None:
+    broker = NatsBroker(nats_js.url)
+    subscriber: Any = broker.subscriber("jobs", stream=JStream("jobs"), durable="worker", pull_sub=PullSub(1))
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @subscriber  # type: ignore[untyped-decorator]
+    async def handle(message: str) -> None:
+        begun.set()
+        await go_on.wait()
+        raise StopConsume
+
+    async with broker:
+        await broker.start()
+        await broker.publish("last", "jobs")
+        await begun.wait()
+        draining = asyncio.create_task(drain(subscriber))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait_for(draining, 10)
+        # Nobody is left to handle anything.
+        await asyncio.wait_for(driver_for(broker).drain(), 10)
+
+
+async def test_one_that_cannot_be_drained_does_not_keep_the_others_from_it(
+    nats: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = NatsBroker(nats.url)
+    begun, handled = asyncio.Event(), []
+    closed: Any = broker.subscriber("closed")
+    closed(print)
+
+    @broker.subscriber("slow")
+    async def handle(message: str) -> None:
+        begun.set()
+        await asyncio.sleep(0.01)
+        handled.append(message)
+
+    async with BrokerLifespan(broker, supervise=False):
+        await closed.subscription.unsubscribe()
+        for number in range(3):
+            await broker.publish(str(number), "slow")
+        await begun.wait()
+    assert handled == ["0", "1", "2"]
+    assert "BadSubscriptionError while draining a subscriber." in caplog.text
 
 
 async def test_a_user_who_is_revoked_is_told_apart(nats_factory: NatsFactory) -> None:

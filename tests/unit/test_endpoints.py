@@ -248,7 +248,8 @@ async def test_many_callers_share_one_check_and_keep_their_own_deadlines(nats: N
         gone.cancel()
         answers = [await answer for answer in storm]
         assert {found for found, _ in answers} == {500}
-        assert max(seconds for _, seconds in answers) < 0.2 + 1.0
+        # The check goes on: it is their own deadline that has answered them.
+        assert min(seconds for _, seconds in answers) >= 0.2
         # One task is the check, one its slow caller; all others have ended.
         assert len(asyncio.all_tasks()) == before + 2
         assert not waiting.done()
@@ -277,7 +278,7 @@ async def test_bad_arguments_are_refused_when_built() -> None:
         make_ping_asgi()
     with pytest.raises(SetupError, match="not NatsBroker, float"):
         make_ping_asgi(broker, 5.0)  # type: ignore[arg-type]
-    with pytest.raises(SetupError, match="timeout must be"):
+    with pytest.raises(SetupError, match="timeout must be a number of seconds above 0, not 0"):
         make_ping_asgi(broker, timeout=0)
     with pytest.raises(SetupError, match="ttl"):
         make_ping_asgi(broker, ttl=-1)

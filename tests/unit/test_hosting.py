@@ -167,7 +167,7 @@ async def test_probe_details() -> None:
 @pytest.mark.parametrize("keywords", [{"probe_timeout": 0.0}, {"probe_timeout": -1.0}, {"probe_ttl": -1.0}])
 def test_probe_keywords_that_cannot_work(keywords: Any) -> None:
     keywords["ping_path"] = "/p"
-    with pytest.raises(SetupError, match="timeout"):
+    with pytest.raises(SetupError, match="must be a number of seconds"):
         endpoints_for(BrokerLifespan(NatsBroker(UNREACHABLE)), keywords)
 
 

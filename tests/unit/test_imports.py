@@ -20,6 +20,7 @@ PACKAGE = Path(faststream_adapters.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 EXTRAS = (
     "asyncapi_viewer",
+    "brotli",
     "fastapi",
     "granian",
     "httpx",
@@ -174,7 +175,9 @@ def test_private_names_of_faststream_are_used_in_one_module(path: Path) -> None:
         assert "faststream._internal.di" in private_names(path)  # the check does see them
         assert "_on_startup_calling" in private_names(path)
     else:
-        assert private_names(path) == set()
+        # nats-py's subscriptions have attributes of these names too.
+        known = {"_stream", "_consumer", "_closed"} if path.name.startswith("nats") else set()
+        assert private_names(path) <= known
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -683,6 +683,12 @@ async def _coroutine(old: State, new: State) -> None: ...
     [
         ({"startup": "later"}, "startup must be"),
         ({"startup_timeout": -1}, "startup_timeout must be"),
+        (
+            {"startup_timeout": "5"},
+            "startup_timeout must be a number of seconds that is not negative, not '5'",
+        ),
+        ({"consume": "no"}, "consume must be True or False, not 'no'"),
+        ({"supervise": 1}, "supervise must be True or False"),
         ({"drain_delay": math.nan}, "drain_delay must be"),
         ({"shutdown_timeout": -0.5}, "shutdown_timeout must be"),
         ({"on_state_change": _coroutine}, "plain function"),

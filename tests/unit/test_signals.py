@@ -116,6 +116,23 @@ async def test_without_a_server_nothing_is_touched() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+async def test_a_server_that_has_asyncio_listen_is_not_delayed() -> None:
+    # asyncio calls the server's function whatever handler stands in front of its own.
+    heard = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, heard.set)
+    handler = signal.getsignal(signal.SIGTERM)
+    signals = DrainSignals(60.0, pytest.fail)
+    signals.install()
+    try:
+        assert signal.getsignal(signal.SIGTERM) is handler
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(heard.wait(), 5)
+    finally:
+        signals.restore()
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
 async def test_outside_the_main_thread_nothing_is_touched(server: Seen) -> None:
     before = signal.getsignal(signal.SIGTERM)
     await asyncio.to_thread(DrainSignals(60, lambda: None).install)

