@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
-from tests.servers import HOST, ChildServer, poll
+from tests.servers import HOST
+from tests.servers.broker import BrokerServer
 
 
 def find_nats_server() -> str:
@@ -23,7 +22,7 @@ def find_nats_server() -> str:
     return binary
 
 
-class NatsServer(ChildServer):
+class NatsServer(BrokerServer):
     """A nats-server that keeps its port, and its JetStream data, over restarts.
 
     The options are plain attributes, read at each start: set one and `restart()` to change it.
@@ -71,34 +70,10 @@ class NatsServer(ChildServer):
         self._spawn([find_nats_server(), "--config", "nats.conf"], files={"nats.conf": self._config()})
         self._wait_until(self._greets, timeout)
 
-    def stop(self, timeout: float = 10.0) -> None:
-        """End the server by SIGTERM, frozen or not, and wait until it has ended."""
-        if not self.running:
-            return
-        self.process.terminate()
-        self.thaw()
-        self.wait(timeout)
-
-    def restart(self) -> None:
-        """Stop the server if it runs, and start it on the same port."""
-        self.stop()
-        self.start()
-
     def reload(self) -> None:
         """Make the running server take over changed options, by SIGHUP; clients lose what they may not do."""
         (self.directory / "nats.conf").write_text(self._config(), encoding="utf-8")
         self.process.send_signal(signal.SIGHUP)
-
-    def freeze(self, timeout: float = 5.0) -> None:
-        """Stop the process by SIGSTOP: connections stay open and nothing answers."""
-        self.process.send_signal(signal.SIGSTOP)
-        if not poll(lambda: not self.running or self._frozen(), timeout) or not self.running:
-            problem = "did not freeze"
-            raise self.error(problem)
-
-    def thaw(self) -> None:
-        """Let a frozen process go on by SIGCONT."""
-        self.process.send_signal(signal.SIGCONT)
 
     def _config(self) -> str:
         # A JSON string is a valid string in this format.
@@ -125,15 +100,3 @@ class NatsServer(ChildServer):
             return False
         # The name tells our server from a stranger that took the port.
         return greeting.startswith(b"INFO ") and bool(json.loads(greeting[5:])["server_name"] == self._name)
-
-    def _frozen(self) -> bool:
-        tasks = Path(f"/proc/{self.pid}/task")
-        if not tasks.exists():  # pragma: no cover (there is no /proc outside Linux)
-            command = ["ps", "-o", "stat=", "-p", str(self.pid)]
-            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.startswith("T")
-        try:
-            # All threads: one that is not stopped yet can still answer a client.
-            stats = [Path(task, "stat").read_text(encoding="utf-8") for task in os.scandir(tasks)]
-        except OSError:  # pragma: no cover (a thread ended while we looked)
-            return False
-        return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
