@@ -64,10 +64,10 @@ class Service:
         assert await status(self.live) == 204
 
 
-@pytest.fixture(params=KITS.values(), ids=KITS)
+@pytest.fixture(params=KITS)
 def kit(request: pytest.FixtureRequest) -> Kit:
     """Return each kind of broker whose server can be started here."""
-    kit: Kit = request.param
+    kit = KITS[request.param]
     if reason := kit.missing():  # pragma: no cover (where nothing may be skipped, nothing is missing)
         pytest.skip(reason)
     return kit
