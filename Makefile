@@ -4,6 +4,7 @@
 #   PYTHON=python3.12    the Python to create environments with
 #   WORKERS=4            how many test processes run side by side
 #   ARGS="-k health -x"  more arguments for pytest
+#   RETRY=1              tests that fail side by side run once more alone, and only what fails then has failed
 #   CHECK=1              make demo calls every address itself, prints what it saw, and exits
 
 # The first Python on the PATH that is new enough.
@@ -12,6 +13,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 py
 	done),python3)
 WORKERS ?= 2
 ARGS ?=
+RETRY ?=
 CHECK ?=
 COVERAGE_MIN ?= 100
 
@@ -19,7 +21,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 GROUPS := --group test --group lint
-PYTEST := -m pytest -n $(WORKERS)
 # What `make test` runs. `make test-all` runs everything.
 SELECTION := -m "not full"
 # Nothing asks a question, and pip does not advertise its own updates.
@@ -40,6 +41,14 @@ endef
 # $(call install,folder,constraints,what): install that and all that the tests and the tools need.
 define install
 	"$(1)/bin/python" -m pip install --quiet --constraint $(2) --build-constraint $(2) $(3) $(GROUPS)
+endef
+
+# $(call pytest,command,arguments): run the tests, and the failed ones again if RETRY says so. On a busy machine a real
+# server can be slower than a test allows; what is broken fails alone too.
+define pytest
+	$(1) -m pytest -n $(WORKERS) $(2) || { \
+		test -n "$(RETRY)" && echo "Those that failed run once more, one after the other:" && \
+		$(1) -m pytest -n 0 --last-failed --last-failed-no-failures none --maxfail 5 $(2); }
 endef
 
 # A folder in $$tmp that is gone when the recipe ends, however it ends.
@@ -63,11 +72,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED) ## Create .venv, or bring it up to date (every target below does this when needed)
 
 test: $(INSTALLED) ## Run the tests that suit every edit, against real NATS servers
-	$(BIN)/python $(PYTEST) $(SELECTION) $(ARGS)
+	@$(call pytest,$(BIN)/python,$(SELECTION) $(ARGS))
 
 test-all: $(INSTALLED) ## Run every test, none skipped, and fail if a line or branch is not covered
 	$(BIN)/coverage erase
-	FASTSTREAM_ADAPTERS_NO_SKIP=1 $(BIN)/coverage run $(PYTEST) $(ARGS)
+	@export FASTSTREAM_ADAPTERS_NO_SKIP=1; $(call pytest,$(BIN)/coverage run,$(ARGS))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
@@ -78,7 +87,7 @@ test-oldest: ## Run the tests with the oldest versions that we support, in a new
 	echo "Installing the oldest supported versions ..."; \
 	$(call create,$$tmp/venv,constraints-oldest.txt); \
 	$(call install,$$tmp/venv,constraints-oldest.txt,--editable '.[all]'); \
-	"$$tmp/venv/bin/python" $(PYTEST) $(SELECTION) -W default $(ARGS)
+	$(call pytest,"$$tmp/venv/bin/python",$(SELECTION) -W default $(ARGS))
 
 # The tests run in a folder that holds all they read but not the package, which can only come from the wheel.
 test-wheel: ## Build the wheel and run the tests against it, in a new environment without the source
@@ -95,7 +104,7 @@ test-wheel: ## Build the wheel and run the tests against it, in a new environmen
 	"$$tmp/venv/bin/python" -c 'import sys, sysconfig, faststream_adapters as package; \
 	print("Testing", package.__file__); \
 	sys.exit(0 if package.__file__.startswith(sysconfig.get_path("purelib")) else "This is not the wheel.")'; \
-	"$$tmp/venv/bin/python" $(PYTEST) $(SELECTION) $(ARGS)
+	$(call pytest,"$$tmp/venv/bin/python",$(SELECTION) $(ARGS))
 
 lint: $(INSTALLED) ## Look for mistakes, wrong formatting and outdated constraint files
 	$(BIN)/ruff check .
@@ -113,7 +122,7 @@ demo: $(INSTALLED) ## Run the demo until Ctrl-C; with CHECK=1 it checks itself a
 	@$(if $(CHECK),CHECK=$(CHECK) )$(BIN)/python -m examples.demo
 
 fault-table: $(INSTALLED) ## Measure the faults of docs/faults.md, and write that page (some minutes)
-	$(BIN)/python $(PYTEST) tests/faults --fault-table docs/faults.md $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) tests/faults --fault-table docs/faults.md $(ARGS)
 
 constraints: $(INSTALLED) ## Look for newer versions, and write the two constraint files
 	$(BIN)/python tools/constraints.py

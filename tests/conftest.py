@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -92,6 +93,11 @@ def _is_of_nats_py(task: asyncio.Task[Any]) -> bool:
     # nats-py leaks a task when close() meets a broken pipe.
     code = getattr(task.get_coro(), "cr_code", None)
     return code is not None and Path(code.co_filename).is_relative_to(NATS_PY)
+
+
+def pytest_configure() -> None:
+    """Give child processes a Ctrl-C that works: a shell's background job ignores it, and hands that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

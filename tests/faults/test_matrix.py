@@ -73,7 +73,7 @@ async def fails_to_start(service: Service, fault: Fault, why: str = ".+") -> Non
 @kinds
 async def test_down_at_the_start(nats_js: NatsServer, fault: Fault, kind: str) -> None:
     nats_js.stop()
-    service = Service(nats_js.url, kind, startup_timeout=1.0)
+    service = Service(nats_js.url, kind, startup_timeout=3.0)
     await fails_to_start(service, fault, "the connection was refused")
     fault.repaired()
     nats_js.start()
@@ -106,12 +106,12 @@ async def test_up_late(nats_js: NatsServer, fault: Fault, kind: str) -> None:
 
 @row(
     'Server frozen at the start, `startup="strict"`',
-    "the start fails within `startup_timeout` (1 s here)",
+    "the start fails within `startup_timeout` (3 s here)",
 )
 @pytest.mark.full
 async def test_frozen_at_the_start(nats_js: NatsServer, fault: Fault) -> None:
     nats_js.freeze()
-    service = Service(nats_js.url, "push", startup_timeout=1.0)
+    service = Service(nats_js.url, "push", startup_timeout=3.0)
     await fails_to_start(service, fault, "it did not answer in time")
     fault.repaired()
     nats_js.thaw()
@@ -387,7 +387,7 @@ async def test_tls_on_the_server_only(
     startup: Literal["strict", "background"],
 ) -> None:
     server = nats_factory(config=tls(certificate))
-    service = Service(server.url, startup=startup, startup_timeout=1.0 if startup == "strict" else None)
+    service = Service(server.url, startup=startup, startup_timeout=3.0 if startup == "strict" else None)
     if startup == "strict":
         await fails_to_start(service, fault, r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)")
     else:
@@ -418,7 +418,7 @@ async def test_tls_on_the_client_only(
 ) -> None:
     server = nats_factory()
     client = trusting(certificate, tls_handshake_first=first)
-    service = Service(server.url, client=client, startup_timeout=1.0)
+    service = Service(server.url, client=client, startup_timeout=3.0)
     # nats-py itself would go on without TLS when the server does not ask for it.
     reason = ".+" if first else "TLS was asked for, and the server offers none"
     await fails_to_start(service, fault, rf"TLS failed \({reason}\)")
