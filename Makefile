@@ -3,7 +3,7 @@
 # Variables that can be given on the command line:
 #   PYTHON=python3.12    the Python to create environments with
 #   WORKERS=4            how many test processes run side by side
-#   ARGS="-k health -x"  more arguments for pytest
+#   ARGS="-k health -x"  more arguments for pytest; for make bench the sections: ARGS="in_process start"
 #   RETRY=1              tests that fail side by side run once more alone, and only what fails then has failed
 #   CHECK=1              make demo calls every address itself, prints what it saw, and exits
 
@@ -21,6 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 GROUPS := --group test --group lint
+BENCHED := $(VENV)/.bench
 # What `make test` runs. `make test-all` runs everything.
 SELECTION := -m "not full"
 # Nothing asks a question, and pip does not advertise its own updates.
@@ -57,7 +58,7 @@ define temporary
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all test-oldest test-wheel lint typecheck format demo fault-table constraints clean
+.PHONY: help install test test-all test-oldest test-wheel lint typecheck format demo bench fault-table constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,7 +98,7 @@ test-wheel: ## Build the wheel and run the tests against it, in a new environmen
 	"$$tmp/venv/bin/python" -m pip wheel --quiet --no-deps --build-constraint constraints.txt --wheel-dir "$$tmp" .; \
 	$(call install,$$tmp/venv,constraints.txt,"$$(ls "$$tmp"/*.whl)[all]"); \
 	mkdir "$$tmp/run"; \
-	for item in tests examples docs README.md pyproject.toml; do \
+	for item in tests examples bench docs README.md pyproject.toml; do \
 		if test -e $$item; then cp -R $$item "$$tmp/run"; fi; \
 	done; \
 	cd "$$tmp/run"; \
@@ -120,6 +121,13 @@ format: $(INSTALLED) ## Format the code and mend what can be mended automaticall
 
 demo: $(INSTALLED) ## Run the demo until Ctrl-C; with CHECK=1 it checks itself and exits
 	@$(if $(CHECK),CHECK=$(CHECK) )$(BIN)/python -m examples.demo
+
+$(BENCHED): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	@touch $@
+
+bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asgi, and write docs/benchmarks.md (ten minutes)
+	$(BIN)/python -m bench $(ARGS)
 
 fault-table: $(INSTALLED) ## Measure the faults of docs/faults.md, and write that page (some minutes)
 	$(BIN)/python -m pytest -n $(WORKERS) tests/faults --fault-table docs/faults.md $(ARGS)

@@ -61,7 +61,8 @@ def resolve(constraints: list[str]) -> dict[str, str]:
         limits.write_text("\n".join(constraints), encoding="utf-8")
         pip = [python, "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip"], cwd=ROOT, check=True)
-        groups = ["--group", "test", "--group", "lint", "--group", "build"]
+        names = ("test", "lint", "bench", "build")
+        groups = [word for name in names for word in ("--group", name)]
         install = [*pip, "install", "--quiet", "--constraint", str(limits), "--editable", ".[all]", *groups]
         subprocess.run(install, cwd=ROOT, check=True)
         frozen = subprocess.check_output([*pip, "freeze", "--all", "--exclude-editable"], cwd=ROOT, text=True)

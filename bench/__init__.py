@@ -1,0 +1,1 @@
+"""Benchmarks: this package beside a bare ASGI app and beside `faststream.asgi`, in one run."""

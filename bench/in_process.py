@@ -1,0 +1,258 @@
+"""What a request costs in the process that answers it, without a server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from faststream.asgi import AsgiFastStream as UpstreamApp
+from faststream.asgi import AsgiResponse as UpstreamResponse
+from faststream.asgi import get as upstream_get
+from faststream.asgi import make_ping_asgi as make_upstream_ping
+from faststream.asgi.params import Query as UpstreamQuery
+from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from faststream.nats import NatsBroker
+
+from faststream_adapters import AsgiFastStream, AsgiResponse, Query, get, make_ping_asgi, make_readiness_asgi
+from tests.servers.nats import NatsServer
+
+from .measure import Case, Contender, Goal, Row, in_turns
+
+TURNS = 15
+CALLS = 500
+AT_ONCE = 100
+
+HEADERS = [(b"host", b"service:8000"), (b"user-agent", b"kube-probe/1.33"), (b"accept", b"*/*")]
+TEXT = b"hello"
+
+Once = Callable[[], Awaitable[None]]
+
+
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (the ASGI signature)
+    """Answer 204 as an app does that knows nothing else."""
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def bare_body(body: bytes, content_type: bytes) -> ASGIApp:
+    """Return a bare app that answers with this body."""
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (the ASGI signature)
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+async def _receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _send(message: Message) -> None:
+    pass
+
+
+def request(app: ASGIApp, path: str, *headers: tuple[bytes, bytes]) -> Once:
+    """Return what makes one request, with a scope of its own as a server makes it."""
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [*HEADERS, *headers],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "state": {},
+    }
+
+    async def once() -> None:
+        await app(dict(scope), _receive, _send)
+
+    return once
+
+
+async def one_after_the_other(once: Once) -> float:
+    """Return the microseconds that a call takes."""
+    start = time.perf_counter()
+    for _ in range(CALLS):
+        await once()
+    return (time.perf_counter() - start) / CALLS * 1e6
+
+
+async def at_once(once: Once) -> float:
+    """Return the microseconds that a call takes when many are made at once."""
+    start = time.perf_counter()
+    for _ in range(CALLS // AT_ONCE):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(once())  # type: ignore[arg-type]  # a coroutine function's result
+    return (time.perf_counter() - start) / CALLS * 1e6
+
+
+async def sent_by(app: ASGIApp, path: str) -> list[Message]:
+    """Return what an app sends in answer to one request."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    await app(scope, _receive, send)
+    return sent
+
+
+class Apps:
+    """The same service twice: with `faststream.asgi` and with this package, each with its own broker."""
+
+    def __init__(self, url: str) -> None:
+        ours, upstream = NatsBroker(url, logger=None), NatsBroker(url, logger=None)
+        for broker in (ours, upstream):
+            broker.subscriber("orders")(_handle)
+
+        @get
+        async def hello(scope: Scope) -> AsgiResponse:  # noqa: ARG001 (what a handler may take)
+            return AsgiResponse(TEXT)
+
+        @get
+        async def injected(name: str = Query(default="")) -> AsgiResponse:  # noqa: ARG001 (what is measured)
+            return AsgiResponse(TEXT)
+
+        @upstream_get
+        async def upstream_hello(scope: Scope) -> UpstreamResponse:  # noqa: ARG001 (as above)
+            return UpstreamResponse(TEXT)
+
+        @upstream_get
+        async def upstream_injected(name: str = UpstreamQuery(default="")) -> UpstreamResponse:  # noqa: ARG001 (as above)
+            return UpstreamResponse(TEXT)
+
+        self.ours = AsgiFastStream(
+            ours,
+            ping_path="/ping",
+            liveness_path="/livez",
+            readiness_path="/readyz",
+            startup_path="/startupz",
+            asyncapi_path="/docs",
+            logger=None,
+            asgi_routes=[
+                ("/ping-ttl", make_ping_asgi(ours, ttl=1.0)),
+                ("/readyz-ttl", make_readiness_asgi(ours, ttl=1.0)),
+                ("/hello", hello),
+                ("/injected", injected),
+            ],
+        )
+        self.upstream = UpstreamApp(
+            upstream,
+            asyncapi_path="/docs",
+            logger=None,
+            asgi_routes=[
+                ("/ping", make_upstream_ping(upstream, timeout=0.9)),
+                ("/hello", upstream_hello),
+                ("/injected", upstream_injected),
+            ],
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run both."""
+        async with self.ours.start_lifespan_context(), self.upstream.start_lifespan_context():
+            yield
+
+
+async def _handle(message: str) -> None:
+    pass
+
+
+def with_routes(count: int) -> ASGIApp:
+    """Return an app of ours with so many routes; the one that is asked for is the last."""
+
+    @get
+    async def hello(scope: Scope) -> AsgiResponse:  # noqa: ARG001 (what a handler may take)
+        return AsgiResponse(TEXT)
+
+    return AsgiFastStream(logger=None, asgi_routes=[(f"/route-{number}", hello) for number in range(count)])
+
+
+async def _cases(apps: Apps) -> AsyncIterator[Case]:
+    ours, upstream = apps.ours, apps.upstream
+    one = one_after_the_other
+
+    def case(
+        what: str,
+        path: str,
+        *goals: Goal,
+        bare: ASGIApp = bare,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        beside: bool = False,
+        how: Callable[[Once], Awaitable[float]] = one,
+        like: str | None = None,
+    ) -> Case:
+        apps: dict[Contender, ASGIApp] = {"bare": bare, "ours": ours}
+        if beside:
+            apps["upstream"] = upstream
+        runs = {
+            name: partial(how, request(app, like if like and name == "upstream" else path, *headers))
+            for name, app in apps.items()
+        }
+        return Row(what, "µs", goals), runs
+
+    up_ping = {"beside": True, "like": "/ping"}
+    cheap = Goal("bare", most=4)
+    yield case("liveness", "/livez", cheap)
+    yield case("startup", "/startupz", cheap)
+    yield case("readiness, `ttl=1`", "/readyz-ttl", cheap)
+    yield case("ping, `ttl=1`", "/ping-ttl", cheap, **up_ping)  # type: ignore[arg-type]  # two keywords in one
+    yield case("ping, a round trip each", "/ping", **up_ping)  # type: ignore[arg-type]  # as above
+    yield case(
+        f"ping, {AT_ONCE} at once share a round trip",
+        "/ping",
+        Goal("upstream", most=1 / 5),
+        how=at_once,
+        beside=True,
+    )
+    yield case(
+        "`@get` without injection",
+        "/hello",
+        Goal("bare", most=5),
+        bare=bare_body(TEXT, b"text/plain"),
+        beside=True,
+    )
+    yield case(
+        "`@get` with injection",
+        "/injected",
+        Goal("upstream", most=1),
+        bare=bare_body(TEXT, b"text/plain"),
+        beside=True,
+    )
+    for what, path in (("docs page", "/docs"), ("document as JSON", "/docs.json")):
+        body = (await sent_by(ours, path))[-1]["body"]
+        yield case(what, path, Goal("bare", most=6), bare=bare_body(body, b"text/html"), beside=True)
+    start, _ = await sent_by(ours, "/docs.json")
+    etag = dict(start["headers"])[b"etag"]
+    yield case(
+        "document as JSON, not modified (304)",
+        "/docs.json",
+        Goal("bare", most=6),
+        headers=((b"if-none-match", etag),),
+    )
+    few = request(with_routes(1), "/route-0")
+    for count, goals in ((10, ()), (100, (Goal("bare", most=1.2),))):
+        many = request(with_routes(count), f"/route-{count - 1}")
+        yield (
+            Row(f"{count} routes (bare: one route of ours)", "µs", goals),
+            {"bare": partial(one, few), "ours": partial(one, many)},
+        )
+
+
+async def measure() -> list[Row]:
+    """Measure all of it, in this process."""
+    with NatsServer() as server:
+        apps = Apps(server.url)
+        async with apps.running():
+            return await in_turns([case async for case in _cases(apps)], TURNS)

@@ -1,0 +1,89 @@
+"""What the package costs before the first request, and what it keeps."""
+
+import asyncio
+import gc
+import sys
+import time
+from functools import partial
+
+import psutil
+
+from tests.servers.nats import NatsServer
+
+from .in_process import Apps, request
+from .measure import Case, Contender, Row, in_turns
+from .under_load import app_server
+
+TURNS = 9
+PROBES = 1_000_000
+
+_IMPORT = """
+import time
+import faststream
+start = time.perf_counter()
+import faststream_adapters
+print((time.perf_counter() - start) * 1e3)
+"""
+
+
+async def _import() -> float:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _IMPORT, stdout=asyncio.subprocess.PIPE
+    )
+    return float((await process.communicate())[0])
+
+
+class _Start:
+    """Starts the applications; keeps how much memory each took."""
+
+    def __init__(self, nats: NatsServer) -> None:
+        self._nats = nats
+        self.memory: dict[str, list[float]] = {}
+
+    async def seconds(self, app: str) -> float:
+        """Return the seconds from the start of the process to its first answer."""
+        server = app_server("uvicorn", app, self._nats)
+        server.ready_path = "/ping" if app == "upstream" else "/readyz"
+        start = time.perf_counter()
+        with server:
+            taken = time.perf_counter() - start
+            memory = psutil.Process(server.pid).memory_info().rss / 2**20
+            self.memory.setdefault(app, []).append(memory)
+        return taken
+
+
+async def _probes(nats: NatsServer) -> Row:
+    row = Row(f"memory after {PROBES:,} probes, liveness and readiness in turns", "MiB", limit=2)
+    process = psutil.Process()
+    apps = Apps(nats.url)
+    async with apps.ours.start_lifespan_context():
+        probes = request(apps.ours, "/livez"), request(apps.ours, "/readyz-ttl")
+        for count in (PROBES // 20, PROBES):
+            gc.collect()
+            before = process.memory_info().rss
+            for _ in range(count // 2):
+                for probe in probes:
+                    await probe()
+                # A server hands control back to the event loop between requests.
+                await asyncio.sleep(0)
+            gc.collect()
+        row.add("ours", (process.memory_info().rss - before) / 2**20)
+    return row
+
+
+async def measure() -> list[Row]:
+    """Measure the import, the start and the memory."""
+    with NatsServer() as nats:
+        start = _Start(nats)
+        apps: dict[Contender, str] = {"bare": "plain", "upstream": "upstream", "ours": "ours"}
+        cases: list[Case] = [
+            (Row("import, over `import faststream`", "ms", limit=15), {"ours": _import}),
+            (
+                Row("from the start of uvicorn to the first answer (bare: no broker)", "s"),
+                {name: partial(start.seconds, app) for name, app in apps.items()},
+            ),
+        ]
+        rows = await in_turns(cases, TURNS)
+        memory = Row("resident memory then", "MiB")
+        memory.values = {name: start.memory[app] for name, app in apps.items()}
+        return [*rows, memory, await _probes(nats)]
