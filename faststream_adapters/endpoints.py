@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 from abc import abstractmethod
+from collections import Counter
+from collections.abc import Coroutine, Iterator
 from typing import Any, TypedDict, Unpack
 
 from faststream import FastStream
@@ -34,13 +36,23 @@ _STATE_CODES: dict[State, Code] = {
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
-class _Target:
-    """What a probe asks: brokers, and the lifespans that run them."""
+class Target:
+    """What an endpoint is about: brokers, and the lifespans that run them.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
+
+    Raises:
+        SetupError: It is something else.
+    """
 
     def __init__(self, targets: tuple[ProbeTarget, ...]) -> None:
         self._lifespan: BrokerLifespan | None = None
         self._app: FastStream | None = None
         self._brokers: list[Broker] = []
+        self._own: list[BrokerLifespan] = []
+        self._seen: tuple[Broker, ...] = ()
+        self._runs: list[BrokerRun] = []
         if len(targets) == 1 and isinstance(targets[0], BrokerLifespan):
             self._lifespan = targets[0]
         elif len(targets) == 1 and isinstance(targets[0], FastStream):
@@ -53,19 +65,38 @@ class _Target:
             kinds = ", ".join(type(target).__name__ for target in targets) or "nothing"
             msg = f"Pass one or more brokers, or one FastStream app, or one BrokerLifespan, not {kinds}."
             raise SetupError(msg)
+        if self._lifespan is not None:
+            self._own.append(self._lifespan)
 
     @property
     def runs(self) -> list[BrokerRun]:
+        """The runs of the brokers, in their order."""
         app = self._lifespan or self._app
-        return [run_of(broker) for broker in (self._brokers if app is None else app.brokers)]
+        brokers = tuple(self._brokers if app is None else app.brokers)
+        if brokers != self._seen:
+            # Every request asks, and brokers are added to an app only before it starts.
+            self._seen = brokers
+            self._runs = [run_of(broker) for broker in brokers]
+        return self._runs
+
+    @property
+    def named(self) -> Iterator[tuple[str, BrokerRun]]:
+        """The runs with their names: the broker's class, and its number among those of its class."""
+        counts: Counter[str] = Counter()
+        for run in self.runs:
+            kind = type(run.broker).__name__
+            counts[kind] += 1
+            yield f"{kind} {counts[kind]}", run
 
     @property
     def lifespans(self) -> list[BrokerLifespan]:
+        """The lifespan, or those that run the brokers just now."""
         if self._lifespan is not None:
-            return [self._lifespan]
+            return self._own
         return [lifespan for run in self.runs for lifespan in run.holders]
 
     def watch_handlers(self) -> None:
+        """Remember from now on since when each message is being handled."""
         if self._lifespan is not None:
             # Its app may be given more brokers before it starts.
             self._lifespan.watch_handlers = True
@@ -74,6 +105,7 @@ class _Target:
 
     @property
     def never_ran(self) -> bool:
+        """Whether the brokers wait for a lifespan that was never entered."""
         return self._lifespan is not None and not self._lifespan.was_entered
 
 
@@ -133,7 +165,7 @@ class _Probe(Endpoint):
         **schema: Any,
     ) -> None:
         super().__init__(description=description or type(self).description, **schema)
-        self._target = _Target(targets)
+        self._target = Target(targets)
         self._timeout = PROBE_TIMEOUT if timeout is None else timeout
         self._ttl = ttl
         _check_seconds("timeout", self._timeout)
@@ -145,31 +177,32 @@ class _Probe(Endpoint):
         self._fail = AsgiResponse(b"", self._fail_status, _NO_STORE)
         self._warned = False
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send) -> AsgiResponse:  # noqa: ARG002 (any request)
+    def respond(
+        self,
+        scope: Scope,  # noqa: ARG002 (any request)
+        receive: Receive,  # noqa: ARG002 (as above)
+        send: Send,  # noqa: ARG002 (as above)
+    ) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
         """Examine the target; with `details`, tell what was found."""
         if self._target.never_ran:
             self._warn()
-            code: Code | None = "not_started"
-            results: dict[BrokerRun, Result] = {}
-        else:
-            code, results = await self.examine()
+            return self.answer("not_started", {})
+        return self.examine()
+
+    @abstractmethod
+    def examine(self) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
+        """Return the answer; a coroutine, where a broker has to be asked."""
+
+    def answer(self, code: Code | None, results: dict[BrokerRun, Result]) -> AsgiResponse:
+        """Return the response.
+
+        Args:
+            code: Why the target is not healthy, or None.
+            results: What each broker that was asked has answered.
+        """
         if self._details:
             return self._report(code, results)
         return self._ok if code is None else self._fail
-
-    @abstractmethod
-    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
-        """Return why the target is not healthy, or None, and what each broker that was asked answered."""
-
-    async def _ask(self) -> dict[BrokerRun, Result]:
-        runs = self._target.runs
-        if len(runs) == 1:
-            return {runs[0]: await self._result(runs[0])}
-        results = await asyncio.gather(*map(self._result, runs))
-        return dict(zip(runs, results, strict=True))
-
-    async def _result(self, run: BrokerRun) -> Result:
-        return await run.ask(self._timeout, self._ttl)
 
     def _warn(self) -> None:
         if not self._warned:
@@ -183,11 +216,9 @@ class _Probe(Endpoint):
     def _report(self, code: Code | None, results: dict[BrokerRun, Result]) -> AsgiResponse:
         now = asyncio.get_running_loop().time()
         checks: dict[str, list[dict[str, Any]]] = {}
-        for run in self._target.runs:
-            kind = type(run.broker).__name__
-            entries = checks.setdefault(kind, [])
-            count = 1 + sum(entry["componentType"] == "broker" for entry in entries)
-            entry: dict[str, Any] = {"componentType": "broker", "componentId": f"{kind} {count}"}
+        for component, run in self._target.named:
+            entries = checks.setdefault(type(run.broker).__name__, [])
+            entry: dict[str, Any] = {"componentType": "broker", "componentId": component}
             if (result := results.get(run)) is not None:
                 entry |= {
                     "status": "pass" if result.ok else "warn" if run.optional else "fail",
@@ -219,14 +250,43 @@ class _Probe(Endpoint):
         )
 
 
-class _Ping(_Probe):
+class _Asking(_Probe):
+    """An endpoint that asks the brokers, unless what they said lately will do."""
+
+    @abstractmethod
+    def judge(self, results: dict[BrokerRun, Result]) -> AsgiResponse:
+        """Return the answer, by what each broker that was asked has answered."""
+
+    def ask(self, runs: list[BrokerRun]) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
+        """Return the answer by what these brokers say."""
+        ttl = self._ttl
+        results: dict[BrokerRun, Result] = {}
+        for run in runs:
+            if (result := run.fresh(ttl)) is None:
+                return self._ask(runs)
+            results[run] = result
+        return self.judge(results)
+
+    async def _ask(self, runs: list[BrokerRun]) -> AsgiResponse:
+        if len(runs) == 1:
+            return self.judge({runs[0]: await runs[0].round_trips.ask(self._timeout)})
+        results = await asyncio.gather(*(run.ask(self._timeout, self._ttl) for run in runs))
+        return self.judge(dict(zip(runs, results, strict=True)))
+
+
+class _Ping(_Asking):
     name = "ping"
     description = "Whether the brokers answer."
     default_fail_status = 500
 
-    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
-        results = await self._ask()
-        return _first_fault(results), results
+    def examine(self) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
+        return self.ask(self._target.runs)
+
+    def judge(self, results: dict[BrokerRun, Result]) -> AsgiResponse:
+        for result in results.values():
+            if result.code != "ok":
+                return self.answer(result.code, results)
+        return self.answer(None, results)
 
 
 class _Liveness(_Probe):
@@ -246,44 +306,54 @@ class _Liveness(_Probe):
             _check_seconds("max_handler_age", max_handler_age)
             self._target.watch_handlers()
 
-    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
-        if any(lifespan.state == "failed" for lifespan in self._target.lifespans):
-            return "error", {}
+    def examine(self) -> AsgiResponse:
+        return self.answer(self._fault(), {})
+
+    def _fault(self) -> Code | None:
+        for lifespan in self._target.lifespans:
+            if lifespan.state == "failed":
+                return "error"
         for run in self._target.runs:
             if run.beyond_help:
-                return "closed", {}
+                return "closed"
             if self._max_handler_age is not None and run.watch_handlers().oldest > self._max_handler_age:
-                return "timeout", {}
-        return None, {}
+                return "timeout"
+        return None
 
 
-class _Readiness(_Probe):
+class _Readiness(_Asking):
     name = "readiness"
     description = "Whether messages can be consumed and published now."
 
-    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
+    def examine(self) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
         for lifespan in self._target.lifespans:
             if lifespan.state != "running":
-                return _STATE_CODES[lifespan.state], {}
-        results = await self._ask()
-        for run, result in results.items():
-            code = result.code if not result.ok else run.not_consuming
-            if code is not None and not run.optional:
-                return code, results
-        return None, results
+                return self.answer(_STATE_CODES[lifespan.state], {})
+        runs = self._target.runs
+        for run in runs:
+            if run.optional:
+                # Nobody waits for a broker that the service can do without.
+                return self.ask([run for run in runs if not run.optional])
+        return self.ask(runs)
 
-    async def _result(self, run: BrokerRun) -> Result:
-        # Nobody waits for a broker that the service can do without.
-        return run.known() if run.optional else await super()._result(run)
+    def judge(self, results: dict[BrokerRun, Result]) -> AsgiResponse:
+        code: Code | None = None
+        for run, result in results.items():
+            code = run.not_consuming if result.code == "ok" else result.code
+            if code is not None:
+                break
+        if self._details:
+            results |= {run: run.known() for run in self._target.runs if run.optional}
+        return self.answer(code, results)
 
 
 class _Startup(_Probe):
     name = "startup"
     description = "Whether the start is over."
 
-    async def examine(self) -> tuple[Code | None, dict[BrokerRun, Result]]:
+    def examine(self) -> AsgiResponse:
         started = all(lifespan.was_running for lifespan in self._target.lifespans)
-        return None if started else "not_started", {}
+        return self.answer(None if started else "not_started", {})
 
 
 def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
@@ -291,10 +361,6 @@ def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
         limit = "that is not negative" if zero else "above 0"
         msg = f"{name} must be a number of seconds {limit}, not {value!r}."
         raise SetupError(msg)
-
-
-def _first_fault(results: dict[BrokerRun, Result]) -> Code | None:
-    return next((result.code for result in results.values() if not result.ok), None)
 
 
 def make_ping_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> Endpoint:

@@ -3,6 +3,9 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from time import monotonic
+from typing import NamedTuple, Protocol
+from weakref import WeakSet
 
 from .brokers import Code, Driver
 
@@ -10,6 +13,9 @@ logger = logging.getLogger("faststream.adapters")
 
 _LOOK_EVERY = 0.1
 """Seconds between two looks at the client while an answer is awaited."""
+
+_MOMENTS = 100
+"""In a second: callers are told that their time is up so often, and so late at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,30 @@ class Result:
         return self.code == "ok"
 
 
+class Observer(Protocol):
+    """Who is told at once what others have to ask for; it must not raise."""
+
+    def found(self, driver: Driver, result: Result) -> None:
+        """A round trip has this result."""
+
+    def changed(self) -> None:
+        """A lifespan has another state."""
+
+
+class _Waiting(NamedTuple):
+    """Those whose time is up at about the same moment."""
+
+    callers: list[asyncio.Future[Result]]
+    timer: asyncio.TimerHandle
+
+    def answer(self, result: Result) -> None:
+        self.timer.cancel()
+        for caller in self.callers:
+            # One that has gone away was cancelled.
+            if not caller.done():
+                caller.set_result(result)
+
+
 class RoundTrips:
     """Round trips to one broker: however many ask, one is in flight.
 
@@ -46,10 +76,18 @@ class RoundTrips:
         self.driver = driver
         self.last: Result | None = None
         self.last_ok = 0.0
+        self.observers: WeakSet[Observer] = WeakSet()
         self._task: asyncio.Task[None] | None = None
         self._epoch: object = None
-        self._answer: asyncio.Future[Result]
+        self._watched_in: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle
+        self._waiting: dict[int, _Waiting] = {}
+
+    def fresh(self, ttl: float) -> Result | None:
+        """Return the last result if it is at most this many seconds old."""
+        last = self.last
+        # asyncio's clock, at a fifth of the price.
+        return last if ttl and last is not None and monotonic() - last.at <= ttl else None
 
     async def ask(self, timeout: float, ttl: float = 0.0) -> Result:  # noqa: ASYNC109 (the deadline is the caller's, the check goes on)
         """Return whether the broker is there.
@@ -58,33 +96,51 @@ class RoundTrips:
             timeout: Seconds after which this caller gets the code `timeout`, whatever happens.
             ttl: A result that is at most this many seconds old will do.
         """
+        if (known := self.fresh(ttl)) is not None:
+            return known
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        if ttl and self.last is not None and now - self.last.at <= ttl:
-            return self.last
-        if (code := self.driver.down()) is not None:
-            self.last = Result(code, now)
-            return self.last
-        answer = self._in_flight(loop)
-        done, _ = await asyncio.wait((answer,), timeout=timeout)
-        if done and not answer.cancelled():
-            return answer.result()
-        self.last = Result("timeout", now + timeout, timeout)
-        return self.last
+        if self._watched_in is not loop:
+            if (code := self.driver.down()) is not None:
+                return self._found(Result(code, loop.time()))
+            self._fly(loop)
+        # One timer for all whose time is up at about the same moment.
+        until = int((loop.time() + timeout) * _MOMENTS) + 1
+        if (waiting := self._waiting.get(until)) is None:
+            timer = loop.call_at(until / _MOMENTS, self._time_is_up, until, timeout)
+            waiting = self._waiting[until] = _Waiting([], timer)
+        caller: asyncio.Future[Result] = loop.create_future()
+        waiting.callers.append(caller)
+        return await caller
 
-    def _in_flight(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Result]:
-        epoch = self.driver.epoch()
-        if self._task is not None and not self._task.done():
-            if self._task.get_loop() is loop and self._epoch == epoch:
-                return self._answer
-            self.give_up()
-        self._epoch = epoch
-        self._answer = loop.create_future()
+    def _found(self, result: Result) -> Result:
+        self.last = result
+        for observer in self.observers:
+            observer.found(self.driver, result)
+        return result
+
+    def _answer(self, result: Result) -> None:
+        for waiting in self._waiting.values():
+            waiting.answer(result)
+        self._waiting.clear()
+
+    def _time_is_up(self, until: int, seconds: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._waiting.pop(until).answer(self._found(Result("timeout", now, seconds)))
+
+    def _fly(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch the round trip in flight, and begin one if there is none whose answer can come."""
+        epoch, task = self.driver.epoch(), self._task
+        if task is None or task.done() or task.get_loop() is not loop or self._epoch != epoch:
+            self._cancel()
+            if task is not None and task.get_loop() is not loop:
+                # Those who waited there are gone with their event loop.
+                self._waiting.clear()
+            self._epoch = epoch
+            self._task = loop.create_task(self._check())
+        self._watched_in = loop
         self._timer = loop.call_later(_LOOK_EVERY, self._look, loop)
-        self._task = loop.create_task(self._check(self._answer))
-        return self._answer
 
-    async def _check(self, answer: asyncio.Future[Result]) -> None:
+    async def _check(self) -> None:
         loop = asyncio.get_running_loop()
         start = loop.time()
         try:
@@ -93,26 +149,36 @@ class RoundTrips:
             code = self.driver.code(error)
             if code == "error" and (self.last is None or self.last.code != code):
                 logger.warning("%s: the check raised %s.", self.driver.name, type(error).__name__)
+        if self._task is not asyncio.current_task():
+            # It was given up, and has not noticed.
+            return
         now = loop.time()
         if code == "ok":
             self.last_ok = now
-        self._timer.cancel()
-        self.last = Result(code, now, now - start)
-        if not answer.done():
-            answer.set_result(self.last)
+        self._stop_watching()
+        self._answer(self._found(Result(code, now, now - start)))
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer those who wait when the client has come to know better."""
+        """Answer those who wait, or ask once more for them, when the client has come to know better."""
+        self._watched_in = None
         if (code := self.driver.down()) is None:
-            self._timer = loop.call_later(_LOOK_EVERY, self._look, loop)
-            return
-        self.last = Result(code, loop.time())
-        self._answer.set_result(self.last)
+            self._fly(loop)
+        else:
+            self._answer(self._found(Result(code, loop.time())))
+
+    def _stop_watching(self) -> None:
+        self._watched_in = None
+        self._timer.cancel()
 
     def give_up(self) -> None:
         """Forget the round trip in flight: the connection it was made on is gone."""
+        if self._cancel():
+            self._answer(Result("timeout", asyncio.get_running_loop().time()))
+
+    def _cancel(self) -> bool:
         task, self._task = self._task, None
-        if task is not None and not task.done() and not task.get_loop().is_closed():
-            self._timer.cancel()
-            self._answer.cancel()
-            task.cancel()
+        if task is None or task.done() or task.get_loop().is_closed():
+            return False
+        self._stop_watching()
+        task.cancel()
+        return True

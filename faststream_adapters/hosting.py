@@ -216,7 +216,8 @@ def endpoints_for(lifespan: BrokerLifespan, keywords: EndpointKeywords) -> list[
         routes.append((path, make_liveness_asgi(lifespan, max_handler_age=max_age, **options)))
     _check_path_of("metrics_registry", "metrics_path", keywords)
     if metrics_path := keywords.get("metrics_path"):
-        routes.append((metrics_path, make_metrics_asgi(keywords.get("metrics_registry"))))
+        registry = keywords.get("metrics_registry")
+        routes.append((metrics_path, make_metrics_asgi(registry, targets=[lifespan])))
     return routes
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from weakref import WeakSet
 
 from faststream import FastStream
 from faststream.asgi.types import Receive, Send
@@ -21,6 +22,7 @@ from ._compat import (
     on_shutdown,
     on_startup,
 )
+from .health import Observer
 from .redaction import redacted_traceback, without_secrets
 from .signals import DrainSignals
 from .supervision import BrokerRun, Settings, end, run_of
@@ -122,6 +124,7 @@ class BrokerLifespan:
         """Whether the lifespan was ever entered."""
         self.watch_handlers = False
         """Whether somebody wants to know how long messages have been in their handlers."""
+        self.observers: WeakSet[Observer] = WeakSet()
         self._state: State = "stopped"
         self._entered = 0
         self._ready: asyncio.Future[BaseException | None]
@@ -433,6 +436,8 @@ class BrokerLifespan:
         old, self._state = self._state, new
         self.was_running = self.was_running or new == "running"
         logger.info("Brokers: %s -> %s", old, new)
+        for observer in self.observers:
+            observer.changed()
         if self.on_state_change is not None:
             try:
                 self.on_state_change(old, new)

@@ -1,7 +1,8 @@
 """Which app answers a request: endpoints by their exact path, everything else by prefix."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from types import CoroutineType
 from typing import Any
 
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
@@ -94,17 +95,24 @@ class Endpoint(ABC):
         self._not_allowed = AsgiResponse(b"Method Not Allowed", 405, {"Allow": ", ".join(self.methods)})
 
     @abstractmethod
-    async def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:
-        """Answer one request; its method is one of `methods`."""
+    def respond(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> ASGIApp | Coroutine[Any, Any, ASGIApp]:
+        """Answer one request, with a coroutine where that takes waiting; its method is one of `methods`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection, of any kind."""
         if scope["type"] == "lifespan":
             await _accept_lifespan(receive, send)
             return
-        response: ASGIApp = self._not_allowed
+        response: Any = self._not_allowed
         if scope["type"] == "http" and scope["method"] in self.methods:
-            response = await self.respond(scope, receive, send)
+            response = self.respond(scope, receive, send)
+            if isinstance(response, CoroutineType):
+                response = await response
         await response(scope, receive, send)
 
 
@@ -122,6 +130,7 @@ class Routes:
     def __init__(self) -> None:
         self._exact: dict[str, ASGIApp] = {}
         self._mounts: dict[str, ASGIApp] = {}
+        self._roots: dict[str, ASGIApp] = {}
 
     def __iter__(self) -> Iterator[tuple[str, ASGIApp]]:
         return iter([*self._exact.items(), *self._mounts.items()])
@@ -132,7 +141,8 @@ class Routes:
         Args:
             path: The path, which starts with a slash.
             app: The app that answers.
-            exact: Whether it answers this path only, or everything below it too.
+            exact: Whether it answers this path only, or everything below it too. An app may have an endpoint
+                as `root`, which then answers the path itself.
 
         Raises:
             SetupError: The path does not start with a slash, or it is taken.
@@ -145,8 +155,10 @@ class Routes:
             msg = f"The path {path!r} is served already: give each route a path of its own."
             raise SetupError(msg)
         if exact:
-            self._exact[path] = app
+            self._exact[path] = self._roots[path] = app
         else:
+            if isinstance(root := getattr(app, "root", None), Endpoint):
+                self._roots[path] = root
             # The longest prefix is asked first, so that /docs/internal is not swallowed by /docs.
             self._mounts = dict(
                 sorted([*self._mounts.items(), (path, app)], key=lambda mount: -len(mount[0])),
@@ -154,8 +166,11 @@ class Routes:
 
     def find(self, scope: Scope) -> tuple[ASGIApp, Scope] | None:
         """Return the app that answers this HTTP or websocket scope and the scope to call it with."""
+        # Most requests: nothing above us, no slash at the end.
+        if not scope.get("root_path") and (app := self._roots.get(scope["path"])) is not None:
+            return app, scope
         path = route_path(scope)
-        if (app := self._exact.get(path)) is not None:
+        if (app := self._roots.get(path)) is not None:
             return app, scope
         for prefix, mounted in self._mounts.items():
             below = prefix.rstrip("/")

@@ -3,12 +3,13 @@
 import gzip
 import re
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from hashlib import sha256
 from typing import NamedTuple
 
 from faststream.asgi.types import Scope
 
+from faststream_adapters.negotiation import coding, header
 from faststream_adapters.responses import AsgiResponse
 
 __all__ = ("NOSNIFF", "Content", "digest")
@@ -48,7 +49,7 @@ class Content:
         headers: More headers, sent with 304 too.
         cache_control: By default a cache asks each time whether what it has is still right.
 
-    Source: RFC 9110, sections 8.8.3 (ETag), 12.5.3 (Accept-Encoding), 13.1.2 (If-None-Match), 15.4.5 (304).
+    Source: RFC 9110, sections 8.8.3 (ETag), 13.1.2 (If-None-Match), 15.4.5 (304).
     """
 
     def __init__(
@@ -71,20 +72,21 @@ class Content:
 
     def answer(self, scope: Scope) -> AsgiResponse:
         """Return the response to one GET or HEAD request."""
-        coding = _coding(_header(scope, b"accept-encoding"), tuple(_encoders()))
-        if (variant := self._variants.get(coding)) is None:
-            variant = self._variants[coding] = self._variant(coding)
-        known = _header(scope, b"if-none-match")
-        if known and (known.strip() == "*" or variant.tag in re.findall(r'"([^"]*)"', known)):
+        accepted = header(scope, b"accept-encoding")
+        name = coding(accepted, tuple(_encoders())) if accepted else "identity"
+        if (variant := self._variants.get(name)) is None:
+            variant = self._variants[name] = self._variant(name)
+        known = header(scope, b"if-none-match")
+        if known and (known == variant.tag or _names(known, variant.tag)):
             return variant.unchanged
         return variant.full
 
-    def _variant(self, coding: str) -> _Variant:
+    def _variant(self, name: str) -> _Variant:
         body, described = self._body, self._described
-        if coding != "identity":
-            body, described = _encoders()[coding](body), {**described, "Content-Encoding": coding}
-        tag = digest(body)
-        headers = {**self._always, "ETag": f'"{tag}"'}
+        if name != "identity":
+            body, described = _encoders()[name](body), {**described, "Content-Encoding": name}
+        tag = f'"{digest(body)}"'
+        headers = {**self._always, "ETag": tag}
         return _Variant(
             tag,
             AsgiResponse(body, 200, {**headers, **described}),
@@ -92,34 +94,11 @@ class Content:
         )
 
 
+def _names(known: str, tag: str) -> bool:
+    """Return whether a list of tags, weak ones too, holds this one."""
+    return known.strip() == "*" or tag in re.findall(r'"[^"]*"', known)
+
+
 def digest(body: bytes) -> str:
     """Return what names these bytes and no others."""
     return sha256(body).hexdigest()[:32]
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name)
-
-
-# Every request asks, and browsers say one of a few things.
-@lru_cache(maxsize=32)
-def _coding(accepted: str, available: tuple[str, ...]) -> str:
-    weights: dict[str, float] = {}
-    for item in accepted.lower().split(","):
-        coding, _, parameter = item.partition(";")
-        weights[coding.strip()] = _weight(parameter)
-    others = weights.get("*", 0.0)
-    best = max(available, key=lambda coding: weights.get(coding, others))
-    weight = weights.get(best, others)
-    return best if weight > 0 and weight >= weights.get("identity", 0.0) else "identity"
-
-
-def _weight(parameter: str) -> float:
-    name, _, value = parameter.partition("=")
-    if name.strip() != "q":
-        return 1.0
-    try:
-        return float(value)
-    except ValueError:
-        # The body as it is, is right for everyone.
-        return 0.0

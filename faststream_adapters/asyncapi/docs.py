@@ -5,7 +5,7 @@ import logging
 import operator
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from time import monotonic
 from typing import Any, Literal, Unpack
@@ -114,7 +114,7 @@ class _ContentEndpoint(Endpoint):
         super().__init__(include_in_schema=include_in_schema)
         self._content = content
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:  # noqa: ARG002
+    def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:  # noqa: ARG002 (any request)
         try:
             return self._content(scope).answer(scope)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is not the client's business)
@@ -164,7 +164,12 @@ def _compact(document: dict[str, Any]) -> str:
 def _folder(scope: Scope) -> str:
     """Return where the page's own files are, relative to the URL that the client asked for."""
     # Some hosts strip the mount's prefix from `path`; relative links need the path that the client sees.
-    raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return _folder_of(scope.get("raw_path") or quote(scope["path"]).encode())
+
+
+# The client chooses it, in part.
+@lru_cache(maxsize=8)
+def _folder_of(raw: bytes) -> str:
     last = raw.partition(b"?")[0].decode("latin-1").rpartition("/")[2]
     # Quoted anew, so that nothing in it looks like a scheme or ends an attribute.
     return f"{quote(unquote(last), safe='')}/" if last else ""
@@ -173,7 +178,7 @@ def _folder(scope: Scope) -> str:
 class AsyncAPIDocs:
     """An ASGI app: a page at its root; below it `asyncapi.json`, `asyncapi.yaml` and the page's own files.
 
-    `json` and `yaml` are the endpoints of the document alone, for further URLs.
+    `root` is the endpoint of the page; `json` and `yaml` are those of the document alone, for further URLs.
 
     Args:
         specification: What is shown.
@@ -207,8 +212,8 @@ class AsyncAPIDocs:
             lambda _: self._current().yaml,
             include_in_schema=include_in_schema,
         )
-        self._page = _ContentEndpoint(lambda scope: self._current().page.content(_folder(scope)))
-        self.methods = self._page.methods
+        self.root = _ContentEndpoint(lambda scope: self._current().page.content(_folder(scope)))
+        self.methods = self.root.methods
         self._view = view
         self._built: _Built | None = None
         self._parts: list[object] = []
@@ -218,7 +223,7 @@ class AsyncAPIDocs:
     def _urls(self) -> dict[str, Endpoint]:
         # Made on the first request: the viewer's wheel takes a tenth of a second to import.
         urls: dict[str, Endpoint] = {
-            "/": self._page,
+            "/": self.root,
             "/asyncapi.json": self.json,
             "/asyncapi.yaml": self.yaml,
             f"/{VIEWER_JSON}": _ContentEndpoint(lambda _: self._current().viewer_json),
@@ -229,7 +234,7 @@ class AsyncAPIDocs:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or accept the lifespan."""
-        app: ASGIApp = self._page
+        app: ASGIApp = self.root
         if scope["type"] != "lifespan":
             app = self._urls.get(route_path(scope), _NOT_FOUND)
         await app(scope, receive, send)

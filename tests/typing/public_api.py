@@ -127,6 +127,7 @@ assert_type(make_liveness_asgi(lifespan), Endpoint)
 assert_type(make_readiness_asgi(faststream.FastStream(broker)), Endpoint)
 assert_type(make_startup_asgi(lifespan, timeout=None), Endpoint)
 assert_type(make_metrics_asgi(CollectorRegistry(), include_in_schema=False), Endpoint)
+assert_type(make_metrics_asgi(targets=[broker, lifespan], compression=False), Endpoint)
 
 apps: list[ASGIApp] = [
     bare,

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import subprocess
 import sys
+import threading
+from typing import TYPE_CHECKING
 
 import pytest
 from faststream.nats import NatsBroker
 from faststream.nats.prometheus import NatsPrometheusMiddleware
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from faststream_adapters import AsgiFastStream, make_metrics_asgi
 from tests.asgi_calls import exchange, http_scope, request
 from tests.servers.nats import NatsServer
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -47,6 +57,74 @@ async def test_openmetrics_when_it_is_asked_for(registry: CollectorRegistry) -> 
 async def test_text_for_everybody_else(registry: CollectorRegistry, accept: str) -> None:
     reply = await request(make_metrics_asgi(registry), http_scope(headers=[("accept", accept)]))
     assert reply.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain; version=1.0.0; escaping=allow-utf-8",
+        "text/plain; version=1.0.0; escaping=values",
+        "text/plain; version=1.0.0; escaping=dots",
+        f"{OPENMETRICS}; version=1.0.0; escaping=allow-utf-8, text/plain;version=0.0.4;q=0.5",
+        f"{OPENMETRICS}; version=0.0.1, text/plain;q=0.5",
+    ],
+)
+async def test_what_prometheus_clients_own_encoder_says(registry: CollectorRegistry, accept: str) -> None:
+    encode, content_type = choose_encoder(accept)
+    reply = await request(make_metrics_asgi(registry), http_scope(headers=[("accept", accept)]))
+    assert (reply.body, reply.headers["content-type"]) == (encode(registry), content_type)
+
+
+async def test_a_version_that_is_none(registry: CollectorRegistry) -> None:
+    scope = http_scope(headers=[("accept", "text/plain; version=latest")])
+    reply = await request(make_metrics_asgi(registry), scope)
+    assert reply.body == generate_latest(registry)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compression", "coding"),
+    [
+        ("gzip", True, "gzip"),
+        ("br;q=1.0, gzip;q=0.8, *;q=0.1", True, "gzip"),
+        ("gzip;q=0", True, None),
+        ("identity", True, None),
+        ("", True, None),
+        ("gzip", False, None),
+    ],
+)
+async def test_gzip_for_who_can_read_it(
+    registry: CollectorRegistry, accepted: str, compression: bool, coding: str | None
+) -> None:
+    endpoint = make_metrics_asgi(registry, compression=compression)
+    scope = http_scope(headers=[("accept-encoding", accepted)])
+    reply = await request(endpoint, scope)
+    assert reply.headers.get("content-encoding") == coding
+    assert reply.headers["vary"] == "Accept, Accept-Encoding"
+    assert reply.headers["content-length"] == str(len(reply.body))
+    body = gzip.decompress(reply.body) if coding else reply.body
+    assert body == generate_latest(registry)
+
+
+class Patient:
+    """A collector that goes on when the event loop has."""
+
+    def __init__(self) -> None:
+        self.collecting = threading.Event()
+        self.proceed = threading.Event()
+
+    def collect(self) -> Iterator[Metric]:
+        self.collecting.set()
+        assert self.proceed.wait(20)
+        yield GaugeMetricFamily("waited", "For the event loop.", 1.0)
+
+
+async def test_a_scrape_does_not_block_the_event_loop() -> None:
+    registry, patient = CollectorRegistry(), Patient()
+    registry.register(patient)
+    scraping = asyncio.create_task(request(make_metrics_asgi(registry), http_scope()))
+    await eventually(patient.collecting.is_set)
+    patient.proceed.set()
+    assert b"waited 1.0" in (await scraping).body
 
 
 async def test_only_the_named_metrics(registry: CollectorRegistry) -> None:
@@ -113,7 +191,7 @@ async def test_faststreams_own_metrics_of_a_real_message(shared_nats: NatsServer
     async with app:
         await broker.request("hello", "metrics.in", timeout=5)
         reply = await request(app, http_scope("/metrics/"))
-    assert reply.body == generate_latest(registry)
+    assert reply.body.startswith(generate_latest(registry))
     assert b'handler="metrics.in"' in reply.body
 
 

@@ -1,0 +1,102 @@
+"""A real Prometheus scrapes a real application, and the alerts of the documentation fire."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.examples.blocks import code_blocks
+from tests.servers import poll
+from tests.servers.asgi import AppServer
+from tests.servers.prometheus import MISSING, PrometheusServer, promtool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.servers.nats import NatsServer
+
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+APP = """
+import os
+from faststream.nats import NatsBroker
+from faststream.nats.prometheus import NatsPrometheusMiddleware
+from prometheus_client import REGISTRY
+
+from faststream_adapters import AsgiFastStream, AsgiResponse, get
+
+broker = NatsBroker(os.environ["NATS_URL"], middlewares=[NatsPrometheusMiddleware(registry=REGISTRY)])
+
+
+@broker.subscriber("scraped.orders")
+async def handle(order: str) -> None:
+    print(order)
+
+
+@get
+async def publish() -> AsgiResponse:
+    await broker.publish("tea", "scraped.orders")
+    return AsgiResponse(b"", 204)
+
+
+app = AsgiFastStream(
+    broker, asgi_routes=[("/publish", publish)], metrics_path="/metrics", startup_path="/startup"
+)
+"""
+
+
+def served(nats: NatsServer) -> AppServer:
+    return AppServer.uvicorn(APP, env={"NATS_URL": nats.url}, ready_path="/startup")
+
+
+def test_promtool_accepts_it(shared_nats: NatsServer) -> None:
+    with served(shared_nats) as server:
+        httpx.get(f"{server.url}/publish", timeout=30)
+        seen = "faststream_adapters_broker_last_success_timestamp_seconds"
+        assert poll(lambda: f"\n{seen}{{" in httpx.get(f"{server.url}/metrics", timeout=30).text, 30)
+        text = httpx.get(f"{server.url}/metrics", timeout=30).text
+    # It also advises on names, those of prometheus_client and FastStream too.
+    assert "faststream_adapters" not in promtool("check", "metrics", text=text)
+
+
+@pytest.mark.full
+def test_what_prometheus_knows(shared_nats: NatsServer) -> None:
+    with served(shared_nats) as server, PrometheusServer(server.port) as prometheus:
+        httpx.get(f"{server.url}/publish", timeout=30)
+        assert poll(lambda: prometheus.query("faststream_received_processed_messages_total") != [], 30)
+        assert prometheus.target()["health"] == "up"
+        assert prometheus.target()["lastError"] == ""
+        instance = {"instance": f"127.0.0.1:{server.port}", "job": "service"}
+        broker = {**instance, "broker": "NatsBroker 1"}
+        assert prometheus.query("up") == [({"__name__": "up", **instance}, 1)]
+        assert prometheus.query("max by(instance, job, broker)(faststream_adapters_broker_up)") == [
+            (broker, 1)
+        ]
+        [(state, _)] = prometheus.query("faststream_adapters_lifecycle_state == 1")
+        assert state["state"] == "running"
+        since = "time() - faststream_adapters_broker_last_success_timestamp_seconds"
+        assert poll(lambda: prometheus.query(since), 30)[0][1] < 60
+        count = "faststream_adapters_broker_round_trip_duration_seconds_count"
+        assert poll(lambda: prometheus.query(f"{count} > 0"), 30)
+        [(_, received)] = prometheus.query('faststream_received_messages_total{handler="scraped.orders"}')
+        assert received == 1
+
+
+@pytest.mark.full
+def test_the_alerts(nats: NatsServer, tmp_path: Path) -> None:
+    (block,) = code_blocks("docs/metrics.md", "yaml").values()
+    rules = tmp_path / "rules.yml"
+    rules.write_text(block.code, encoding="utf-8")
+    assert "3 rules found" in promtool("check", "rules", rules)
+    # The same, sooner.
+    rules.write_text(block.code.replace("for: 1m", "for: 1s").replace("> 60", "> 3"), encoding="utf-8")
+    with served(nats) as server, PrometheusServer(server.port, rules=rules) as prometheus:
+        up = "faststream_adapters_broker_up == 1"
+        assert poll(lambda: prometheus.query(up), 30)
+        assert prometheus.firing() == set()
+        nats.freeze()
+        assert poll(lambda: prometheus.firing() == {"BrokerDown", "BrokerSilent"}, 60)
+        nats.thaw()
+        assert poll(lambda: prometheus.firing() == set(), 60)
