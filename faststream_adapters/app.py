@@ -15,13 +15,11 @@ from faststream.exceptions import SetupError, StartupValidationError
 
 from ._compat import EMPTY, Broker, options_of, share_state
 from .asyncapi import AsyncAPIDocs, AsyncAPIRoute
-from .binding import binds, listening
 from .handlers import HttpHandler
 from .hosting import EndpointKeywords, HostKeywords, docs_for, endpoints_for, split_keywords
 from .lifespan import BrokerLifespan, serve_lifespan
 from .responses import AsgiResponse
 from .routing import Endpoint, Routes
-from .server import make_server, warn_of_unused
 
 if TYPE_CHECKING:
     import uvicorn
@@ -297,6 +295,10 @@ class AsgiFastStream(FastStream):
             StartupValidationError: A startup hook asks for an option that is missing.
             SystemExit: The server could not start; a text says why, or the log does.
         """
+        # Under another server none of this is needed.
+        from .binding import binds, listening
+        from .server import make_server, warn_of_unused
+
         self._options = options = run_extra_options or {}
         self._failure = None
         if isinstance(self.logger, logging.Logger):

@@ -1,6 +1,5 @@
 """Run an app under uvicorn, inside the running event loop."""
 
-import difflib
 import inspect
 import logging
 import socket
@@ -82,6 +81,8 @@ def warn_of_unused(options: Iterable[str], taken: Iterable[str]) -> None:
         options: The names of the options that were given.
         taken: The names of those that the application takes.
     """
+    import difflib
+
     known = {*_settings(), *ADDRESSES, *taken}
     for name in options:
         if name in known:

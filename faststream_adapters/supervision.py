@@ -143,7 +143,10 @@ class BrokerRun:
     @property
     def not_consuming(self) -> Code | None:
         """Why messages that the broker delivers are not handled here; None if they are."""
-        return "not_started" if self.holders and not self.up else self.consumers.fault
+        if self.holders and not self.up:
+            return "not_started"
+        # As a rule there is none, and every probe asks.
+        return self.consumers.fault if self.consumers.faults else None
 
     def subscribers(self) -> Iterator[tuple[str, Code]]:
         """Yield each subscriber's name and whether it consumes; none where none is meant to."""
@@ -243,11 +246,15 @@ class BrokerRun:
         self._up = asyncio.Event()
         self.consumers.forget()
 
-    async def ask(self, seconds: float, ttl: float = 0.0) -> Result:
-        """Return whether the broker is there; see `RoundTrips.ask`."""
+    def fresh(self, ttl: float) -> Result | None:
+        """Return whether the broker is there, if that is known without asking it."""
         if self.error is not None:
             return Result(self.driver.code(self.error), asyncio.get_running_loop().time())
-        return await self.round_trips.ask(seconds, ttl)
+        return self.round_trips.fresh(ttl)
+
+    async def ask(self, seconds: float, ttl: float = 0.0) -> Result:
+        """Return whether the broker is there; see `RoundTrips.ask`."""
+        return self.fresh(ttl) or await self.round_trips.ask(seconds)
 
     def known(self) -> Result:
         """Return what the last round trip has found, without a new one; supervision makes one each second."""
@@ -267,10 +274,14 @@ class BrokerRun:
 
     async def _start(self, settings: Settings) -> None:
         delays = backoff()
+        up = self._up
         while True:
             try:
                 await self.driver.start(consume=settings.consume, supervise=settings.supervise)
             except Exception as error:  # noqa: BLE001 (reported by who waits, or tried again)
+                if up is not self._up:
+                    # Released meanwhile: clients that connect swallow a cancellation, or make an error of it.
+                    return
                 self.error = error
                 await self._abort()
                 if not settings.retry:
@@ -280,9 +291,10 @@ class BrokerRun:
                 logger.warning("%s is not up: %s. Next try in %.1f s.", self.driver.name, self.why, delay)
                 await asyncio.sleep(delay)
             else:
-                self.error = None
-                self.consumers.started()
-                self._up.set()
+                if up is self._up:
+                    self.error = None
+                    self.consumers.started()
+                    up.set()
                 return
 
     async def _watch(self, settings: Settings) -> None:
@@ -302,6 +314,9 @@ class BrokerRun:
         if not self.driver.real:
             # An in-memory TestBroker, or the user has stopped the broker: not ours to bring back.
             watch.healthy = loop.time()
+            if settings.optional:
+                # Readiness asks no optional broker, and tells what was found here.
+                await self.round_trips.ask(CHECK_TIMEOUT)
             return
         result = await self.round_trips.ask(CHECK_TIMEOUT)
         watch.healthy = max(watch.healthy, self.round_trips.last_ok)

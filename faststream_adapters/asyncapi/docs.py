@@ -23,8 +23,6 @@ from faststream_adapters.responses import AsgiResponse
 from faststream_adapters.routing import Endpoint, Tags, route_path
 
 from .content import NOSNIFF, Content
-from .document import document_of, for_viewer, parts_of
-from .page import VIEWER_JSON, Page, assets_of
 from .view import PageKeywords, View
 
 __all__ = ("AsyncAPIDocs", "AsyncAPIRoute", "make_asyncapi_asgi", "specification_of")
@@ -130,6 +128,10 @@ class _Built:
     """One state of the document, in all the forms it is sent in; each form is made when it is asked for."""
 
     def __init__(self, specification: SpecificationFactory, view: View) -> None:
+        # Imported on the first request: who looks at no docs does not pay for them.
+        from .document import document_of
+        from .page import Page
+
         self._document = document_of(specification)
         self.page = Page(self._document, view)
 
@@ -139,6 +141,8 @@ class _Built:
 
     @cached_property
     def viewer_json(self) -> Content:
+        from .document import for_viewer
+
         return _json_content(for_viewer(self._document))
 
     @cached_property
@@ -222,6 +226,8 @@ class AsyncAPIDocs:
     @cached_property
     def _urls(self) -> dict[str, Endpoint]:
         # Made on the first request: the viewer's wheel takes a tenth of a second to import.
+        from .page import VIEWER_JSON, assets_of
+
         urls: dict[str, Endpoint] = {
             "/": self.root,
             "/asyncapi.json": self.json,
@@ -243,6 +249,8 @@ class AsyncAPIDocs:
         now = monotonic()
         if self._built is not None and now - self._looked < _LOOK_EVERY:
             return self._built
+        from .document import parts_of
+
         parts = parts_of(self.specification)
         # Compared by identity, and kept alive meanwhile, so that no new object can take an old one's id.
         same = len(parts) == len(self._parts) and all(map(operator.is_, parts, self._parts))

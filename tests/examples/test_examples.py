@@ -48,7 +48,7 @@ def order_service(name: str, nats: NatsServer) -> AppServer:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*APPS, "cluster", "demo", "__init__"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*APPS, "cluster", "demo", "tracing", "__init__"}
 
 
 def test_an_older_litestar_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from faststream_adapters._compat import Broker
     from tests.servers.broker import BrokerServer
 
-NAMES = ("nats",)
+NAMES = ("nats", "mqtt", "redis", "kafka", "confluent", "rabbit")
 """The kinds, each named as the FastStream package and as our extra."""
 
 

@@ -19,20 +19,33 @@ import faststream_adapters
 PACKAGE = Path(faststream_adapters.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 EXTRAS = (
+    "aio_pika",
+    "aiokafka",
     "asyncapi_viewer",
     "brotli",
+    "confluent_kafka",
     "fastapi",
     "granian",
     "httpx",
     "litestar",
     "nats",
+    "opentelemetry",
     "prometheus_client",
     "quart",
+    "redis",
     "starlette",
     "uvicorn",
     "websockets",
     "yaml",
+    "zmqtt",
 )
+
+OF_CLIENTS = {
+    "nats": {"_stream", "_consumer", "_closed"},
+    "kafka": {"_client", "_coordinator", "_closed"},
+    "rabbit": {"_queues"},
+}
+"""Private attributes of the clients' own objects, by driver; FastStream has some of the same names."""
 
 
 def run(code: str) -> str:
@@ -175,9 +188,7 @@ def test_private_names_of_faststream_are_used_in_one_module(path: Path) -> None:
         assert "faststream._internal.di" in private_names(path)  # the check does see them
         assert "_on_startup_calling" in private_names(path)
     else:
-        # nats-py's subscriptions have attributes of these names too.
-        known = {"_stream", "_consumer", "_closed"} if path.name.startswith("nats") else set()
-        assert private_names(path) <= known
+        assert private_names(path) <= OF_CLIENTS.get(path.stem.partition("_")[0], set())
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -1,0 +1,332 @@
+"""Kafka by aiokafka: what its clients can be asked, and how they are ended without asking the server.
+
+aiokafka has no public way for most of this: the private attributes that are used are its own.
+"""
+# ruff: noqa: SLF001
+
+import asyncio
+import random
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
+from traceback import walk_tb
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.conn import create_conn  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.errors import (  # type: ignore[import-untyped]  # aiokafka ships no types
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalSaslStateError,
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    SaslAuthenticationFailed,
+    StaleMetadata,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]  # aiokafka ships no types
+from faststream.kafka import KafkaBroker
+
+from faststream_adapters._compat import Broker, kafka_admin, kafka_producer, kafka_warning
+
+from . import PING_TIMEOUT, Code, Driver
+from .handlers import finished
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that connecting may take; aiokafka's own limit is 40 s for each server that it is given."""
+
+_END_TIMEOUT = 2.0
+"""Seconds that each part of a client gets to end."""
+
+_NODES = 3
+"""How many of the cluster's servers a round trip asks at once: one of them may be away."""
+
+_REJECTED = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    IllegalSaslStateError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+_UNREACHABLE = (KafkaConnectionError, NodeNotReadyError, StaleMetadata)
+
+
+class KafkaDriver(Driver):
+    """The clients of a Kafka broker that uses aiokafka."""
+
+    broker: KafkaBroker
+
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker)
+        self._reconnecting = False
+
+    @property
+    def client(self) -> AIOKafkaClient | None:
+        """The client that is asked: the administrator's, or a consumer's where there is nothing else."""
+        if (admin := kafka_admin(self.broker)) is not None:
+            return admin._client
+        return next((consumer._client for consumer in self._consumers()), None)
+
+    @property
+    def real(self) -> bool:
+        return self.client is not None
+
+    @property
+    def reconnecting(self) -> bool:
+        return self._reconnecting and not self.gave_up
+
+    @property
+    def gave_up(self) -> bool:
+        producer, client = kafka_producer(self.broker), self.client
+        sender = producer and producer._sender.sender_task
+        return any(task is not None and task.done() for task in (sender, client and client._sync_task))
+
+    def _consumers(self) -> list[AIOKafkaConsumer]:
+        return [consumer for each in self.broker.subscribers for consumer in _consumers(each)]
+
+    def epoch(self) -> object:
+        return self.client
+
+    def down(self) -> Code | None:
+        return "closed" if self.gave_up else None
+
+    async def check(self) -> Code:
+        client = self.client
+        if client is None:
+            return "ok" if await self.broker.ping(PING_TIMEOUT) else "not_started"
+        try:
+            await _ask(client)
+        except _UNREACHABLE as error:
+            self._reconnecting = True
+            if (why := await _why(client)) is None:
+                raise
+            raise why from error
+        self._reconnecting = False
+        return "ok"
+
+    def code(self, error: BaseException) -> Code:
+        if isinstance(error, ExceptionGroup):
+            # Some subscribers start several consumers at once.
+            return self.code(error.exceptions[0])
+        # Some servers reject a password by words that aiokafka looks for the proof of the server's own in.
+        if isinstance(error, _REJECTED) or (isinstance(error, KeyError) and error.args == ("v",)):
+            return "auth"
+        if isinstance(error, RequestTimedOutError):
+            return "timeout"
+        return "refused" if isinstance(error, _UNREACHABLE) else super().code(error)
+
+    def alive(self, subscriber: Any) -> int:
+        return super().alive(subscriber) - sum(map(_is_dead, _consumers(subscriber)))
+
+    def idle(self, subscriber: Any) -> bool:
+        return _waiting(subscriber) == 0 and super().idle(subscriber)
+
+    def shared(self, subscriber: Any) -> bool | None:
+        return bool(subscriber.group_id and not subscriber.partitions)
+
+    async def revive(self, subscriber: Any) -> None:
+        consumers = list(_consumers(subscriber))
+        with suppress(Exception):
+            async with asyncio.timeout(_END_TIMEOUT):
+                await self.halt(subscriber)
+        # stop() breaks off at a task that has failed.
+        _let_go(subscriber)
+        await asyncio.gather(*map(_end_consumer, consumers))
+        await subscriber.start()
+
+    async def start(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (aiokafka never gives up)
+        self.last_error = None
+        self._reconnecting = False
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self.broker.connect()
+            await self.start_endpoints(consume=consume)
+        except BaseException as error:
+            # A producer that was connecting is known to nobody.
+            if (producer := _producer_in(error)) is not None:
+                if isinstance(error, _UNREACHABLE):
+                    self.last_error = await _why(producer.client)
+                await _end_producer(producer)
+            raise
+
+    async def drain(self) -> None:
+        for consumer in self._consumers():
+            consumer.pause(*consumer.assignment())
+        await asyncio.gather(*map(finished, self.broker.subscribers))
+
+    async def stop(self, seconds: float) -> None:
+        consumers = self._consumers()
+        try:
+            await super().stop(seconds)
+        finally:
+            for consumer in consumers:
+                _silence(consumer)
+
+    async def abort(self, seconds: float = 0.0) -> None:
+        consumers = self._consumers()
+        producer, admin = kafka_producer(self.broker), kafka_admin(self.broker)
+        for subscriber in self.broker.subscribers:
+            _let_go(subscriber)
+        await asyncio.gather(*map(_end_consumer, consumers))
+        if producer is not None:
+            await _end_producer(producer)
+        if admin is not None:
+            await _end_client(admin._client)
+        await super().abort(seconds)
+
+
+def _consumers(subscriber: Any) -> Iterator[AIOKafkaConsumer]:
+    """Yield aiokafka's consumers of a subscriber; those of a TestBroker are not among them."""
+    several = getattr(subscriber, "consumer_subgroup", ())
+    for consumer in several or (subscriber.consumer,):
+        if isinstance(consumer, AIOKafkaConsumer):
+            yield consumer
+
+
+def _silence(consumer: AIOKafkaConsumer) -> None:
+    """Keep FastStream from a warning about a consumer that has ended."""
+    if (warning := kafka_warning(consumer)) is not None:
+        warning.cancel()
+
+
+def _let_go(subscriber: Any) -> None:
+    """Make a subscriber's stop() leave its consumers alone."""
+    subscriber.consumer = None
+    if hasattr(subscriber, "consumer_subgroup"):
+        subscriber.consumer_subgroup = []
+
+
+def _waiting(subscriber: Any) -> int:
+    stream = getattr(subscriber, "receive_stream", None)
+    return 0 if stream is None else int(stream.statistics().current_buffer_used)
+
+
+def _tasks(consumer: AIOKafkaConsumer) -> "Iterator[asyncio.Task[Any]]":
+    """Yield the tasks without which a consumer consumes nothing, or nothing more after a change."""
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher
+    for owner, name in (
+        (coordinator, "_coordination_task"),
+        (coordinator, "_reset_committed_task"),
+        (fetcher, "_fetch_task"),
+        (consumer._client, "_sync_task"),
+    ):
+        if (task := getattr(owner, name, None)) is not None:
+            yield task
+
+
+def _is_dead(consumer: AIOKafkaConsumer) -> bool:
+    return consumer._closed or any(task.done() for task in _tasks(consumer))
+
+
+async def _ask(client: AIOKafkaClient) -> None:
+    """Have some of the servers answer, and return when the first does."""
+    # A cluster without topics may name no servers: then there is the connection to the first.
+    nodes = [node.nodeId for node in client.cluster.brokers()] or ["bootstrap"]
+    # Without topics: a cluster may have thousands of them.
+    error: Exception = NodeNotReadyError()
+    asked = [
+        asyncio.ensure_future(client.send(node, MetadataRequest([])))
+        for node in random.sample(nodes, min(len(nodes), _NODES))
+    ]
+    try:
+        for answer in asyncio.as_completed(asked):
+            try:
+                await answer
+            except KafkaError as raised:
+                error = raised
+            else:
+                return
+        raise error
+    finally:
+        for each in asked:
+            # An answer that comes later is dropped by aiokafka.
+            each.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _why(client: AIOKafkaClient) -> BaseException | None:
+    """Return why there is no connection: aiokafka only writes that into its log."""
+    host, port, _ = client.hosts[0]
+    try:
+        connection = await create_conn(
+            host,
+            port,
+            client_id=client._client_id,
+            request_timeout_ms=int(_END_TIMEOUT * 1000),
+            ssl_context=client._ssl_context,
+            security_protocol=client._security_protocol,
+            sasl_mechanism=client._sasl_mechanism,
+            sasl_plain_username=client._sasl_plain_username,
+            sasl_plain_password=client._sasl_plain_password,
+            sasl_kerberos_service_name=client._sasl_kerberos_service_name,
+            sasl_kerberos_domain_name=client._sasl_kerberos_domain_name,
+            sasl_oauth_token_provider=client._sasl_oauth_token_provider,
+        )
+    except Exception as error:  # noqa: BLE001 (that is the answer)
+        return error
+    connection.close()
+    return None
+
+
+def _producer_in(error: BaseException) -> AIOKafkaProducer | None:
+    """Return the producer whose method raised this."""
+    for frame, _ in walk_tb(error.__traceback__):
+        if isinstance(producer := frame.f_locals.get("self"), AIOKafkaProducer):
+            return producer
+    # A timeout is raised outside of what it has cancelled.
+    return None if error.__context__ is None else _producer_in(error.__context__)
+
+
+async def _within(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run something that may wait for the server, or raise, and give it up soon."""
+    task = asyncio.ensure_future(coroutine)
+    await asyncio.wait((task,), timeout=_END_TIMEOUT)
+    await _cancelled(task)
+
+
+async def _cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.wait((task,), timeout=_END_TIMEOUT)
+    if task.done() and not task.cancelled():
+        # Asking for the exception keeps the event loop from reporting it as never retrieved.
+        task.exception()
+
+
+async def _end_client(client: AIOKafkaClient) -> None:
+    """Close a client's connections: whoever waits for an answer has an error instead."""
+    for connection in list(client._conns.values()):
+        if connection._writer is not None:
+            # Not only close(): that waits until a frozen server has read everything.
+            connection._writer.transport.abort()
+        connection.close()
+    await _within(client.close())
+
+
+async def _end_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer that neither commits nor tells its group."""
+    _silence(consumer)
+    for task in list(_tasks(consumer)):
+        await _cancelled(task)
+    if hasattr(consumer._coordinator, "generation"):
+        # Without one it does not belong to the group, and need not leave it.
+        consumer._coordinator.generation = -1
+    await _end_client(consumer._client)
+    await _within(consumer.stop())
+
+
+async def _end_producer(producer: AIOKafkaProducer) -> None:
+    """Stop a producer; what it has not sent fails."""
+    if (sender := producer._sender.sender_task) is not None:
+        # It would send again what its connection has failed with.
+        sender.cancel()
+        await _end_client(producer.client)
+        await _cancelled(sender)
+    producer._message_accumulator.fail_all(KafkaConnectionError("The producer was stopped."))
+    await _within(producer.stop())
+
+
+driver = KafkaDriver
