@@ -49,17 +49,17 @@ def warn_of_siblings(options: Mapping[str, Any], runs: Sequence[BrokerRun]) -> N
     """
     if (reason := siblings(options)) is None:
         return
-    names = sorted(
-        subscriber.specification.call_name
-        for run in runs
-        for subscriber in run.broker.subscribers
-        if subscriber.calls and run.driver.shared(subscriber) is False
-    )
-    if names:
-        logger.warning(
-            "There are several workers (%s), and each of them handles every message of %s. Give these "
-            "subscribers a queue group (queue=...) or a durable pull consumer if each message is for one "
-            "worker only.",
-            reason,
-            ", ".join(names),
+    for run in runs:
+        names = sorted(
+            subscriber.specification.call_name
+            for subscriber in run.broker.subscribers
+            if subscriber.calls and run.driver.shared(subscriber) is False
         )
+        if names:
+            logger.warning(
+                "There are several workers (%s), and each of them handles every message of %s. If each message is "
+                "for one worker only, give these subscribers %s.",
+                reason,
+                ", ".join(names),
+                run.driver.sharing,
+            )

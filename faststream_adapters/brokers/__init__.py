@@ -3,7 +3,7 @@
 import asyncio
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from faststream_adapters._compat import Broker, Subscriber, graceful_timeout
 from faststream_adapters.redaction import without_credentials
@@ -23,6 +23,9 @@ class Driver:
     Args:
         broker: The broker.
     """
+
+    sharing: ClassVar[str] = "something that hands each message to one of them"
+    """What a subscriber is given so that each message goes to one of several processes."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker

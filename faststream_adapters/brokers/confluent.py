@@ -110,6 +110,7 @@ class ConfluentDriver(Driver):
     """The clients of a Kafka broker that uses confluent-kafka."""
 
     broker: KafkaBroker
+    sharing = "a consumer group (group_id=...) instead of partitions"
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)

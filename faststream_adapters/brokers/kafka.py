@@ -59,6 +59,7 @@ class KafkaDriver(Driver):
     """The clients of a Kafka broker that uses aiokafka."""
 
     broker: KafkaBroker
+    sharing = "a consumer group (group_id=...)"
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)

@@ -45,6 +45,7 @@ class MqttDriver(Driver):
     """An MQTT broker's client."""
 
     broker: MQTTBroker
+    sharing = "a shared subscription (shared=...)"
 
     @property
     def client(self) -> MQTTClient | None:

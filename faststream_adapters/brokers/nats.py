@@ -37,6 +37,7 @@ class NatsDriver(Driver):
     """A NATS broker's client."""
 
     broker: NatsBroker
+    sharing = "a queue group (queue=...) or a durable pull consumer"
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)

@@ -12,6 +12,8 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.errors import FetchTimeoutError
 
+from .handlers import finished
+
 NEVER = 365 * 24 * 60 * 60
 """Seconds that a round trip may take.
 
@@ -157,14 +159,5 @@ async def drain(subscriber: Any) -> None:
     else:
         # The broker's own stop() knows what to do with watchers of key-value and object stores.
         return
-    if (limiter := getattr(subscriber, "limiter", None)) is None:
-        return
-    # With max_workers > 1 the messages wait in a stream, then for the limiter, which is first come, first
-    # served: who holds all of its places knows that nobody is left before him.
-    while subscriber.receive_stream.statistics().current_buffer_used:  # noqa: ASYNC110 (it tells nobody)
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    for _ in range(subscriber.max_workers):
-        await limiter.acquire()
-    for _ in range(subscriber.max_workers):
-        limiter.release()
+    if hasattr(subscriber, "limiter"):
+        await finished(subscriber)

@@ -73,6 +73,7 @@ class RabbitDriver(Driver):
     """A RabbitMQ broker's client."""
 
     broker: RabbitBroker
+    sharing = "a queue with a name"
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)

@@ -40,6 +40,7 @@ class RedisDriver(Driver):
     """A Redis broker's client."""
 
     broker: RedisBroker
+    sharing = "a list, or a stream with a group"
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)

@@ -46,8 +46,8 @@ NOTHING = "-"
 _EXPLANATION = f"""\
 # Faults, and what becomes of them
 
-What this package does when something breaks, as its tests have measured it: on real NATS servers, which they
-kill, freeze and restart. `make fault-table` runs those tests and writes this page; do not edit it by hand.
+What this package does when something breaks, as its tests have measured it: on real servers, which they kill,
+freeze and restart. `make fault-table` runs those tests and writes this page; do not edit it by hand.
 
 The times are those of one run on a machine with two cores, where two tests run side by side. They show the
 order of magnitude and promise nothing. Where several tests measure one row, the slowest counts, and every
@@ -56,7 +56,8 @@ time is rounded up to a tenth of a second.
 - **Fault**: what the test does to the service.
 - **Where**: `{IN_PROCESS}` is a `BrokerLifespan` and its probes inside the test; `{STANDALONE}` is an
   `AsgiFastStream`, and `{FASTAPI}` a FastAPI application, each served by uvicorn in a process of its own and
-  asked over HTTP.
+  asked over HTTP. The broker is NATS where no other is named; what each kind of broker has to stand is in the
+  rows that begin with "Any broker".
 - **What a user sees**: the answers of the probes, the error, what happens to messages. `204` and `503` are
   those of the readiness endpoint, unless another one is named.
 - **Told after**: from the fault until readiness, or the start that failed, said so.
