@@ -11,7 +11,6 @@ from urllib.parse import parse_qs
 from fast_depends.dependencies import Dependant
 from fast_depends.exceptions import ValidationError
 from fast_depends.library import CustomField
-from faststream import Context
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 
 from ._compat import EMPTY, ContextField, FastDependsConfig, injected, json_loads, to_async
@@ -115,7 +114,14 @@ class AsgiRequest:
         return json_loads(await self.body())
 
 
-Request = Annotated[AsgiRequest, Context("request")]
+class _Field(ContextField):
+    """What is injected from the context without a thread: FastDepends takes one for whatever is not async."""
+
+    async def use(self, /, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # FastDepends takes both
+        return super().use(**kwargs)
+
+
+Request = Annotated[AsgiRequest, _Field("request")]
 """The annotation of a handler's parameter that takes the request."""
 
 
@@ -127,7 +133,7 @@ def Header(real_name: str = "", *, cast: bool = False, default: Any = EMPTY) -> 
         cast: Whether the value is converted to the parameter's type.
         default: The value when the header is missing; without one, the answer is 422.
     """
-    return ContextField(real_name.lower(), cast=cast, default=default, prefix="request.headers.")
+    return _Field(real_name.lower(), cast=cast, default=default, prefix="request.headers.")
 
 
 def Query(real_name: str = "", *, cast: bool = False, default: Any = EMPTY) -> Any:  # noqa: N802 (a type, to its users)
@@ -138,7 +144,7 @@ def Query(real_name: str = "", *, cast: bool = False, default: Any = EMPTY) -> A
         cast: Whether the value is converted to the parameter's type.
         default: The value when it is missing; without one, the answer is 422.
     """
-    return ContextField(real_name, cast=cast, default=default, prefix="request.query_params.")
+    return _Field(real_name, cast=cast, default=default, prefix="request.query_params.")
 
 
 def _takes(func: UserHandler) -> tuple[bool, int]:

@@ -57,8 +57,8 @@ def warn_of_siblings(options: Mapping[str, Any], runs: Sequence[BrokerRun]) -> N
         )
         if names:
             logger.warning(
-                "There are several workers (%s), and each of them handles every message of %s. If each message is "
-                "for one worker only, give these subscribers %s.",
+                "There are several workers (%s), and each of them handles every message of %s. "
+                "If each message is for one worker only, give these subscribers %s.",
                 reason,
                 ", ".join(names),
                 run.driver.sharing,
