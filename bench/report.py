@@ -4,9 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 if TYPE_CHECKING:
     from .measure import Contender, Row
 
@@ -72,6 +69,9 @@ def page(sections: Mapping[str, list["Row"]], about: str) -> str:
 
 def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
     """Draw how each row's ratio to bare compares with upstream's."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     # The same input gives the same file.
     mpl.rcParams["svg.hashsalt"] = "faststream_adapters"
     rows = [
