@@ -4,7 +4,8 @@
 #   PYTHON=python3.12    the Python to create environments with
 #   WORKERS=4            how many test processes run side by side
 #   ARGS="-k health -x"  more arguments for pytest; for make bench the sections: ARGS="in_process start"
-#   RETRY=1              tests that fail side by side run once more alone, and only what fails then has failed
+#   RETRY=2              a test that fails runs so often again, and has failed only if it fails each time: on a busy
+#                        machine a real server can be slower than a test allows
 #   CHECK=1              make demo calls every address itself, prints what it saw, and exits
 
 # The first Python on the PATH that is new enough.
@@ -20,6 +21,7 @@ COVERAGE_MIN ?= 100
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST := -m pytest -n $(WORKERS) $(if $(RETRY),--reruns $(RETRY) --reruns-delay 1)
 GROUPS := --group test --group lint
 BENCHED := $(VENV)/.bench
 # What `make test` runs. `make test-all` runs everything.
@@ -44,14 +46,6 @@ define install
 	"$(1)/bin/python" -m pip install --quiet --constraint $(2) --build-constraint $(2) $(3) $(GROUPS)
 endef
 
-# $(call pytest,command,arguments): run the tests, and the failed ones again if RETRY says so. On a busy machine a real
-# server can be slower than a test allows; what is broken fails alone too.
-define pytest
-	$(1) -m pytest -n $(WORKERS) $(2) || { \
-		test -n "$(RETRY)" && echo "Those that failed run once more, one after the other:" && \
-		$(1) -m pytest -n 0 --last-failed --last-failed-no-failures none --maxfail 5 $(2); }
-endef
-
 # A folder in $$tmp that is gone when the recipe ends, however it ends.
 define temporary
 	set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM
@@ -73,11 +67,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED) ## Create .venv, or bring it up to date (every target below does this when needed)
 
 test: $(INSTALLED) ## Run the tests that suit every edit, against real NATS servers
-	@$(call pytest,$(BIN)/python,$(SELECTION) $(ARGS))
+	$(BIN)/python $(PYTEST) $(SELECTION) $(ARGS)
 
 test-all: $(INSTALLED) ## Run every test, none skipped, and fail if a line or branch is not covered
 	$(BIN)/coverage erase
-	@export FASTSTREAM_ADAPTERS_NO_SKIP=1; $(call pytest,$(BIN)/coverage run,$(ARGS))
+	FASTSTREAM_ADAPTERS_NO_SKIP=1 $(BIN)/coverage run $(PYTEST) $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
@@ -88,7 +82,7 @@ test-oldest: ## Run the tests with the oldest versions that we support, in a new
 	echo "Installing the oldest supported versions ..."; \
 	$(call create,$$tmp/venv,constraints-oldest.txt); \
 	$(call install,$$tmp/venv,constraints-oldest.txt,--editable '.[all]'); \
-	$(call pytest,"$$tmp/venv/bin/python",$(SELECTION) -W default $(ARGS))
+	"$$tmp/venv/bin/python" $(PYTEST) $(SELECTION) -W default $(ARGS)
 
 # The tests run in a folder that holds all they read but not the package, which can only come from the wheel.
 test-wheel: ## Build the wheel and run the tests against it, in a new environment without the source
@@ -105,7 +99,7 @@ test-wheel: ## Build the wheel and run the tests against it, in a new environmen
 	"$$tmp/venv/bin/python" -c 'import sys, sysconfig, faststream_adapters as package; \
 	print("Testing", package.__file__); \
 	sys.exit(0 if package.__file__.startswith(sysconfig.get_path("purelib")) else "This is not the wheel.")'; \
-	$(call pytest,"$$tmp/venv/bin/python",$(SELECTION) $(ARGS))
+	"$$tmp/venv/bin/python" $(PYTEST) $(SELECTION) $(ARGS)
 
 lint: $(INSTALLED) ## Look for mistakes, wrong formatting and outdated constraint files
 	$(BIN)/ruff check .
@@ -130,7 +124,7 @@ bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asg
 	$(BIN)/python -m bench $(ARGS)
 
 fault-table: $(INSTALLED) ## Measure the faults of docs/faults.md, and write that page (some minutes)
-	$(BIN)/python -m pytest -n $(WORKERS) tests/faults --fault-table docs/faults.md $(ARGS)
+	$(BIN)/python $(PYTEST) tests/faults --fault-table docs/faults.md $(ARGS)
 
 constraints: $(INSTALLED) ## Look for newer versions, and write the two constraint files
 	$(BIN)/python tools/constraints.py

@@ -38,7 +38,7 @@ app.add_middleware(
     OpenTelemetryMiddleware,
     tracer_provider=provider,
     # Regular expressions: a span for each probe is of no use to anybody.
-    excluded_urls="/livez$,/readyz$",
+    excluded_urls=r"/livez/?(\?|$),/readyz/?(\?|$)",
     # Without these there is a span for each ASGI message, too.
     exclude_spans=["receive", "send"],
 )

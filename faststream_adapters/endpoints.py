@@ -6,6 +6,7 @@ import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Iterator
+from time import monotonic
 from typing import Any, TypedDict, Unpack
 
 from faststream import FastStream
@@ -23,6 +24,9 @@ from .supervision import BrokerRun, run_of
 logger = logging.getLogger("faststream.adapters")
 
 ProbeTarget = Broker | FastStream | BrokerLifespan
+
+_LOWEST_STATUS, _HIGHEST_STATUS = 200, 599
+_MOST_SECONDS = 24 * 60 * 60
 
 PROBE_TIMEOUT = 0.9
 """Seconds: below the second that the kubelet waits by default."""
@@ -171,8 +175,8 @@ class _Probe(Endpoint):
         _check_seconds("timeout", self._timeout)
         _check_seconds("ttl", ttl, zero=True)
         self._details = details
-        self.ok_status = ok_status or (200 if details else 204)
-        self._fail_status = fail_status or self.default_fail_status
+        self.ok_status = _status("ok_status", ok_status, 200 if details else 204)
+        self._fail_status = _status("fail_status", fail_status, self.default_fail_status)
         self._ok = AsgiResponse(b"", self.ok_status, _NO_STORE)
         self._fail = AsgiResponse(b"", self._fail_status, _NO_STORE)
         self._warned = False
@@ -214,7 +218,7 @@ class _Probe(Endpoint):
             )
 
     def _report(self, code: Code | None, results: dict[BrokerRun, Result]) -> AsgiResponse:
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         checks: dict[str, list[dict[str, Any]]] = {}
         for component, run in self._target.named:
             entries = checks.setdefault(type(run.broker).__name__, [])
@@ -357,10 +361,26 @@ class _Startup(_Probe):
 
 
 def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:
-    if not (isinstance(value, int | float) and (value > 0 or (zero and value == 0))):
-        limit = "that is not negative" if zero else "above 0"
-        msg = f"{name} must be a number of seconds {limit}, not {value!r}."
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Not "for ever" either: a timer could not be set.
+    if number and (0 < value <= _MOST_SECONDS or (zero and value == 0)):  # type: ignore[operator]  # see `number`
+        return
+    limit = "from 0" if zero else "above 0"
+    msg = f"{name} must be a number of seconds {limit}, up to {_MOST_SECONDS}, not {value!r}."
+    raise SetupError(msg)
+
+
+def _status(name: str, value: int | None, default: int) -> int:
+    if value is None:
+        return default
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or not _LOWEST_STATUS <= value <= _HIGHEST_STATUS
+    ):
+        msg = f"{name} must be an HTTP status from {_LOWEST_STATUS} to {_HIGHEST_STATUS}, not {value!r}."
         raise SetupError(msg)
+    return value
 
 
 def make_ping_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> Endpoint:
@@ -374,7 +394,7 @@ def make_ping_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -> E
         An ASGI app: 204 when all answer, else 500.
 
     Raises:
-        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+        SetupError: The targets, `timeout`, `ttl` or a status are not what they must be.
     """
     return _Ping(targets, **options)
 
@@ -390,7 +410,7 @@ def make_liveness_asgi(*targets: ProbeTarget, **options: Unpack[LivenessKeywords
         An ASGI app: 503 when only a restart of the process can help, else 204.
 
     Raises:
-        SetupError: The targets, `timeout`, `ttl` or `max_handler_age` are not what they must be.
+        SetupError: The targets, `timeout`, `ttl`, a status or `max_handler_age` are not what they must be.
 
     Source: Kubernetes documentation, "Liveness, Readiness, and Startup Probes".
     """
@@ -408,7 +428,7 @@ def make_readiness_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords])
         An ASGI app: 204 when running and every broker that is not optional answers, else 503.
 
     Raises:
-        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+        SetupError: The targets, `timeout`, `ttl` or a status are not what they must be.
 
     Source: Kubernetes documentation, "Liveness, Readiness, and Startup Probes".
     """
@@ -426,7 +446,7 @@ def make_startup_asgi(*targets: ProbeTarget, **options: Unpack[ProbeKeywords]) -
         An ASGI app: 503 until the lifespan has been running for the first time, then 204.
 
     Raises:
-        SetupError: The targets, `timeout` or `ttl` are not what they must be.
+        SetupError: The targets, `timeout`, `ttl` or a status are not what they must be.
 
     Source: Kubernetes documentation, "Liveness, Readiness, and Startup Probes".
     """

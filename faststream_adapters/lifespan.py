@@ -107,6 +107,9 @@ class BrokerLifespan:
         on_state_change: Callable[[State, State], object] | None = None,
     ) -> None:
         self.app, self._brokers = _split(targets)
+        if isinstance(optional, BrokerUsecase):
+            msg = "optional must be a list of brokers: optional=[broker]."
+            raise SetupError(msg)
         self.optional = tuple(optional)
         self.startup = startup
         if startup_timeout is None:
@@ -210,7 +213,16 @@ class BrokerLifespan:
 
         Raises:
             BrokerStartError: A broker could not be started in time.
+            SetupError: It runs in another event loop.
         """
+        if self._entered and self._loop is not None and self._loop is not asyncio.get_running_loop():
+            how = (
+                "was not left when its event loop ended"
+                if self._loop.is_closed()
+                else "runs in another event loop"
+            )
+            msg = f"This lifespan {how}: give each event loop a lifespan and brokers of its own."
+            raise SetupError(msg)
         self._entered += 1
         try:
             if self._entered == 1:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from socket import gaierror
 from ssl import SSLError
+from time import monotonic
 from typing import Any
 
 from faststream.exceptions import SetupError
 
 from ._compat import Broker
 from .brokers import Code, driver_for
-from .consumers import Consumers
+from .consumers import HANDLERS_TIMEOUT, Consumers
 from .health import Result, RoundTrips
 from .progress import HandlerAges
 
@@ -31,6 +32,9 @@ CONSUMERS_INTERVAL = 5.0
 
 PATIENCE = 30.0
 """Seconds without an answer after which a client that claims to be connected is not believed any more."""
+
+LOOK_EVERY = 0.05
+"""Seconds between two looks at handlers that finish while their server is away."""
 
 END_TIMEOUT = 0.5
 """Seconds that a cancelled task gets before it is cancelled once more."""
@@ -81,7 +85,7 @@ class Settings:
 
 @dataclass(slots=True)
 class _Watch:
-    """What is remembered from one look at a broker to the next; times are those of the event loop's clock."""
+    """What is remembered from one look at a broker to the next; times are those of `time.monotonic`."""
 
     healthy: float
     lost: bool = False
@@ -184,6 +188,7 @@ class BrokerRun:
         else:
             self.settings = settings
             self._down()
+            self.round_trips.live_in(asyncio.get_running_loop())
             self._task = asyncio.create_task(self._run(settings, after=self._ended))
         self.holders.append(holder)
         if host is not None and self.host is None:
@@ -230,7 +235,7 @@ class BrokerRun:
         finally:
             try:
                 if stopped:
-                    self.round_trips.give_up()
+                    await self.round_trips.give_up()
                 else:
                     await self._abort()
                 if not self.holders and self.host is not None:
@@ -249,7 +254,7 @@ class BrokerRun:
     def fresh(self, ttl: float) -> Result | None:
         """Return whether the broker is there, if that is known without asking it."""
         if self.error is not None:
-            return Result(self.driver.code(self.error), asyncio.get_running_loop().time())
+            return Result(self.driver.code(self.error), monotonic())
         return self.round_trips.fresh(ttl)
 
     async def ask(self, seconds: float, ttl: float = 0.0) -> Result:
@@ -258,7 +263,7 @@ class BrokerRun:
 
     def known(self) -> Result:
         """Return what the last round trip has found, without a new one; supervision makes one each second."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if self.error is not None:
             return Result(self.driver.code(self.error), now)
         if (code := self.driver.down()) is not None:
@@ -299,7 +304,7 @@ class BrokerRun:
 
     async def _watch(self, settings: Settings) -> None:
         """Look at a running broker again and again, and bring back what is lost."""
-        watch = _Watch(asyncio.get_running_loop().time())
+        watch = _Watch(monotonic())
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             try:
@@ -310,10 +315,9 @@ class BrokerRun:
                     logger.error("%s: %s while watching it.", self.driver.name, kind)  # noqa: TRY400 (redacted)
 
     async def _look(self, watch: "_Watch", settings: Settings) -> None:
-        loop = asyncio.get_running_loop()
         if not self.driver.real:
             # An in-memory TestBroker, or the user has stopped the broker: not ours to bring back.
-            watch.healthy = loop.time()
+            watch.healthy = monotonic()
             if settings.optional:
                 # Readiness asks no optional broker, and tells what was found here.
                 await self.round_trips.ask(CHECK_TIMEOUT)
@@ -326,16 +330,24 @@ class BrokerRun:
             watch.asked = -math.inf
             self._say(result)
         if result.ok:
-            if ask := loop.time() - watch.asked >= CONSUMERS_INTERVAL:
-                watch.asked = loop.time()
+            if ask := monotonic() - watch.asked >= CONSUMERS_INTERVAL:
+                watch.asked = monotonic()
             await self.consumers.look(ask=ask)
             if settings.supervise and self.driver.down() is None:
                 await self.consumers.revive()
         elif self.driver.reconnecting:
-            watch.healthy = loop.time()
-        elif settings.supervise and (self.driver.gave_up or loop.time() - watch.healthy >= PATIENCE):
-            await self._restart(settings)
-            watch.healthy = loop.time()
+            watch.healthy = monotonic()
+        elif settings.supervise and self._may_restart(monotonic() - watch.healthy):
+            if self.driver.gave_up or not await self.driver.reconnect():
+                await self._restart(settings)
+            watch.healthy = monotonic()
+
+    def _may_restart(self, seconds: float) -> bool:
+        """Return whether a broker that has been lost for this long is to be restarted now."""
+        if not self.driver.gave_up and seconds < PATIENCE:
+            return False
+        # A restart ends the handlers, and what was delivered would be lost with them.
+        return self._idle or seconds >= PATIENCE + HANDLERS_TIMEOUT
 
     def _say(self, result: Result) -> None:
         if result.ok:
@@ -360,13 +372,12 @@ class BrokerRun:
             logger.debug("%s: %s while stopping", self.driver.name, type(error).__name__)
         finally:
             # Not before: a round trip must not be cancelled while its answer can still come.
-            self.round_trips.give_up()
+            await self.round_trips.give_up()
 
     async def _stop(self, deadline: float) -> bool:
         """Let the handlers finish and stop; return whether that was done by the deadline."""
         loop = asyncio.get_running_loop()
-        left = deadline - loop.time()
-        if left <= 0 or not await self._answers(left):
+        if not await self._reachable(deadline):
             return False
         # In a task of its own: a client's drain may swallow a cancellation, and then wait for many seconds.
         task = asyncio.create_task(self._drain_and_stop(deadline))
@@ -374,7 +385,8 @@ class BrokerRun:
             await asyncio.wait((task,), timeout=deadline - loop.time())
         finally:
             if not task.done():
-                logger.warning("%s did not stop in time: its handlers are cut off.", self.driver.name)
+                if loop.time() >= deadline:
+                    logger.warning("%s did not stop in time: its handlers are cut off.", self.driver.name)
                 await end(task)
         if task.cancelled():
             return False
@@ -382,10 +394,23 @@ class BrokerRun:
             logger.warning("%s did not stop cleanly: %s.", self.driver.name, type(error).__name__)
         return error is None
 
-    async def _answers(self, seconds: float) -> bool:
-        if not self.driver.real:
-            return True
-        return (await self.round_trips.ask(min(seconds, CHECK_TIMEOUT))).ok
+    async def _reachable(self, deadline: float) -> bool:
+        """Return whether the server answers; handlers get the time that it takes to come back."""
+        loop = asyncio.get_running_loop()
+        while (left := deadline - loop.time()) > 0:
+            if not self.driver.real or (await self.round_trips.ask(min(left, CHECK_TIMEOUT))).ok:
+                return True
+            # A drain would wait for the server. Handlers need not: what they have been given is here.
+            if self._idle:
+                return False
+            await asyncio.sleep(LOOK_EVERY)
+        if not self._idle:
+            logger.warning("%s is lost, and its handlers did not finish in time.", self.driver.name)
+        return False
+
+    @property
+    def _idle(self) -> bool:
+        return all(map(self.driver.idle, self.broker.subscribers))
 
     async def _drain_and_stop(self, deadline: float) -> None:
         await self.driver.drain()

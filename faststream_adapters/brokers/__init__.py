@@ -44,6 +44,11 @@ class Driver:
         return False
 
     @property
+    def exclusive_id(self) -> str:
+        """By what the server knows this client, if it lets in only one client of that name; else empty."""
+        return ""
+
+    @property
     def reconnecting(self) -> bool:
         """Whether the client is at work on getting its connection back."""
         return False
@@ -135,6 +140,10 @@ class Driver:
             await self.broker.stop()
         finally:
             graceful_timeout(self.broker, previous)
+
+    async def reconnect(self) -> bool:
+        """Have the client connect anew, if that does no harm to what was delivered; return whether it does."""
+        return False
 
     async def abort(self, seconds: float = 0.0) -> None:
         """Stop without asking the server, so that the broker can be started again.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import parse_qs
 
 from faststream.asgi.types import Receive, Scope, Send
+from faststream.exceptions import SetupError
 
 from faststream_adapters.endpoints import ProbeTarget, Target
 from faststream_adapters.extras import require
@@ -59,7 +60,16 @@ class _Metrics(Endpoint):
     ) -> None:
         self._client = require("prometheus_client", "metrics")
         super().__init__(**schema)
-        self._registry = self._client.REGISTRY if registry is None else registry
+        self._registry: Any = self._client.REGISTRY if registry is None else registry
+        if not callable(getattr(self._registry, "collect", None)):
+            msg = (
+                f"The registry must be a CollectorRegistry, not {type(registry).__name__}: "
+                "name the brokers as targets=[...]."
+            )
+            raise SetupError(msg)
+        if not isinstance(targets, list | tuple):
+            msg = f"targets must be a list, not {type(targets).__name__}: targets=[...]."
+            raise SetupError(msg)
         self._brokers = BrokerMetrics(Target(tuple(targets))) if targets else None
         self._codings = ("gzip",) if compression else ("identity",)
         # As prometheus_client does, which writes either into memory or into these files.
@@ -120,7 +130,8 @@ def make_metrics_asgi(
 
     Raises:
         ImportError: prometheus_client is not installed.
-        SetupError: The targets are not what they must be, or `PROMETHEUS_MULTIPROC_DIR` is no directory.
+        SetupError: The registry or the targets are not what they must be, or `PROMETHEUS_MULTIPROC_DIR` is
+            no directory.
 
     Source: Prometheus documentation, "Exposition formats".
     """

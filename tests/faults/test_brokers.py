@@ -15,7 +15,10 @@ from tests.servers.broker import BrokerServer
 from tests.support import eventually, eventually_status, status
 
 PLACES = tuple(f"{kit.title}, in process" for kit in KITS.values())
+KEEPING = [name for name, kit in KITS.items() if kit.keeps_handlers]
 CHANNEL = "numbers"
+LAST = 1_000_000
+"""A number that is not used otherwise."""
 UP_AGAIN = 60.0
 """Seconds that a kind of broker may take to work again; the slowest needs most of them on a busy machine."""
 
@@ -186,3 +189,43 @@ async def test_down_for_longer_than_the_client_retries(kit: Kit, server: BrokerS
         fault.repaired()
         server.start()
         await service.is_back(fault)
+
+
+@row(
+    "Any broker killed while a message is handled, and the service stops",
+    "the handler finishes, within `shutdown_timeout`",
+    where=tuple(f"{KITS[name].title}, in process" for name in KEEPING),
+)
+@pytest.mark.parametrize("kit", KEEPING, indirect=True)
+async def test_a_handler_finishes_without_its_server(
+    kit: Kit,
+    server: BrokerServer,
+    fault: Fault,
+) -> None:
+    fault.at(f"{kit.title}, in process")
+    begun, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(Service):
+        async def handle(self, number: int) -> None:
+            if number == LAST:
+                begun.set()
+                await go_on.wait()
+                ended.set()
+            await super().handle(number)
+
+    service = Slow(kit, kit.broker(server.url))
+    await service.lifespan.enter()
+    await service.works()
+    await kit.publish(service.broker, LAST, CHANNEL)
+    await asyncio.wait_for(begun.wait(), UP_AGAIN)
+    server.kill()
+    await eventually_status(service.ready, 503)
+    async with asyncio.TaskGroup() as tasks:
+        stopping = tasks.create_task(service.lifespan.leave())
+        # As late as it takes to find out that the server is away.
+        run = supervision.run_of(service.broker)
+        await eventually(lambda: not run.up)
+        await status(service.ready)
+        assert not stopping.done()
+        go_on.set()
+    assert ended.is_set()

@@ -160,6 +160,62 @@ async def test_a_client_that_only_claims_to_be_connected_is_restarted(
         await round_trip(broker, received, "after")
 
 
+@pytest.mark.parametrize("patient", [True, False], ids=["they finish", "they do not"])
+async def test_a_restart_waits_for_handlers(
+    nats: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    patient: bool,
+) -> None:
+    """What was delivered would be lost with them; but not for ever."""
+    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(supervision, "CHECK_TIMEOUT", 0.1)
+    monkeypatch.setattr(supervision, "PATIENCE", 0.2)
+    monkeypatch.setattr(supervision, "HANDLERS_TIMEOUT", 60.0 if patient else 0.3)
+    broker = NatsBroker(nats.url)
+    begun, go_on, handled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @broker.subscriber("jobs")
+    async def handle(message: str) -> None:
+        begun.set()
+        await go_on.wait()
+        handled.set()
+
+    async with BrokerLifespan(broker, shutdown_timeout=1.0):
+        await broker.publish("one", "jobs")
+        await begun.wait()
+        lost = broker.connection
+        nats.freeze()
+        if patient:
+            # Longer than supervision waits where nothing is handled.
+            await asyncio.sleep(1.0)
+            assert not lost.is_closed
+            go_on.set()
+            await handled.wait()
+        await eventually(lambda: lost.is_closed)
+        assert handled.is_set() is patient
+        nats.thaw()
+
+
+async def test_a_stop_without_the_server_says_whom_it_cuts_off(
+    nats: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = NatsBroker(nats.url)
+    begun = asyncio.Event()
+
+    @broker.subscriber("jobs")
+    async def handle(message: str) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with BrokerLifespan(broker, shutdown_timeout=0.5):
+        await broker.publish("one", "jobs")
+        await begun.wait()
+        nats.kill()
+    assert "is lost, and its handlers did not finish in time" in caplog.text
+
+
 async def test_the_users_own_stop_is_not_fought(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.01)
     broker, _ = consumer(nats.url)

@@ -25,6 +25,8 @@ class Kit:
     """One of `NAMES`."""
     title: ClassVar[str]
     """How the documentation calls it."""
+    keeps_handlers: ClassVar[bool] = True
+    """Whether the client lets a handler finish when its connection is lost."""
 
     def missing(self) -> str | None:
         """Return why the server cannot be started on this machine; None if it can."""

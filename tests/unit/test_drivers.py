@@ -223,6 +223,7 @@ async def test_draining_waits_for_messages_between_the_subscription_and_the_limi
                 receive_stream=receive_stream,
                 limiter=limiter,
                 max_workers=1,
+                lock=SimpleNamespace(empty=True),
             )
             await asyncio.wait_for(drain(subscriber), 5)
             assert handled == ["late"]

@@ -278,9 +278,25 @@ async def test_bad_arguments_are_refused_when_built() -> None:
         make_ping_asgi()
     with pytest.raises(SetupError, match="not NatsBroker, float"):
         make_ping_asgi(broker, 5.0)  # type: ignore[arg-type]
-    with pytest.raises(SetupError, match="timeout must be a number of seconds above 0, not 0"):
+    with pytest.raises(SetupError, match="timeout must be a number of seconds above 0, up to 86400, not 0"):
         make_ping_asgi(broker, timeout=0)
     with pytest.raises(SetupError, match="ttl"):
         make_ping_asgi(broker, ttl=-1)
     with pytest.raises(TypeError, match="unknown"):
         make_ping_asgi(broker, unknown=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("seconds", [True, "1", float("nan"), float("inf"), 1e308, -1])
+async def test_a_limit_is_a_number_of_seconds(seconds: Any) -> None:
+    with pytest.raises(SetupError, match="timeout must be a number of seconds above 0, up to 86400, not"):
+        make_ping_asgi(NatsBroker(), timeout=seconds)
+    with pytest.raises(SetupError, match="ttl must be a number of seconds from 0, up to 86400, not"):
+        make_ping_asgi(NatsBroker(), ttl=seconds)
+
+
+@pytest.mark.parametrize("code", [0, 99, 600, True, "200", 204.0])
+async def test_a_status_is_one_of_http(code: Any) -> None:
+    with pytest.raises(SetupError, match="ok_status must be an HTTP status from 200 to 599, not"):
+        make_ping_asgi(NatsBroker(), ok_status=code)
+    with pytest.raises(SetupError, match="fail_status must be an HTTP status from 200 to 599, not"):
+        make_ping_asgi(NatsBroker(), fail_status=code)

@@ -693,6 +693,7 @@ async def _coroutine(old: State, new: State) -> None: ...
         ({"shutdown_timeout": -0.5}, "shutdown_timeout must be"),
         ({"on_state_change": _coroutine}, "plain function"),
         ({"optional": [NatsBroker()]}, "optional names a broker"),
+        ({"optional": NatsBroker()}, r"optional must be a list of brokers: optional=\[broker\]"),
     ],
 )
 def test_bad_keywords_are_refused_when_built(keywords: Any, message: str) -> None:

@@ -7,9 +7,10 @@ import gzip
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from faststream.exceptions import SetupError
 from faststream.nats import NatsBroker
 from faststream.nats.prometheus import NatsPrometheusMiddleware
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Metric, generate_latest
@@ -216,3 +217,11 @@ faststream_adapters.AsgiFastStream(metrics_path=None)
     assert done.stdout == (
         'This needs prometheus_client: install it with pip install "faststream-adapters[metrics]".\n' * 2
     )
+
+
+def test_brokers_are_named_as_targets() -> None:
+    broker: Any = NatsBroker()
+    with pytest.raises(SetupError, match=r"must be a CollectorRegistry, not NatsBroker: name .* targets=\["):
+        make_metrics_asgi(broker)
+    with pytest.raises(SetupError, match=r"targets must be a list, not NatsBroker: targets=\["):
+        make_metrics_asgi(targets=broker)

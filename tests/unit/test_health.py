@@ -1,0 +1,188 @@
+"""Who asks when, from where and for how long: round trips that are shared."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from faststream.exceptions import SetupError
+from faststream.nats import NatsBroker
+
+from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_asgi
+from faststream_adapters.brokers import Code, Driver
+from faststream_adapters.health import SLOW, RoundTrips
+from faststream_adapters.supervision import run_of
+from tests.servers.nats import NatsServer
+from tests.support import eventually, status
+
+
+class Held(Driver):
+    """A broker that answers when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(NatsBroker())
+        self.asked = 0
+        self.go_on = asyncio.Event()
+
+    async def check(self) -> Code:
+        self.asked += 1
+        await self.go_on.wait()
+        return "ok"
+
+
+@asynccontextmanager
+async def flying(driver: Driver) -> AsyncIterator[RoundTrips]:
+    trips = RoundTrips(driver)
+    yield trips
+    await trips.give_up()
+
+
+async def test_the_short_patience_of_one_says_nothing_to_others() -> None:
+    driver = Held()
+    async with flying(driver) as trips:
+        patient = asyncio.create_task(trips.ask(60.0))
+        assert (await trips.ask(0.02)).code == "timeout"
+        assert trips.last is None
+        assert trips.fresh(60.0) is None
+        driver.go_on.set()
+        assert (await patient).code == "ok"
+        assert driver.asked == 1
+
+
+async def test_no_answer_for_long_is_a_result() -> None:
+    async with flying(Held()) as trips:
+        assert (await trips.ask(SLOW)).code == "timeout"
+        fresh = trips.fresh(60.0)
+        assert fresh is not None
+        assert fresh.code == "timeout"
+
+
+async def test_an_answer_that_came_while_the_event_loop_was_blocked_counts(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url)
+    ping = make_ping_asgi(broker, timeout=0.3)
+    async with broker:
+        assert await status(ping) == 204
+        trips = run_of(broker).round_trips
+        asked = asyncio.create_task(trips.ask(0.3))
+        await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251 (that is the fault)
+        assert (await asked).code == "ok"
+
+
+async def test_one_that_gives_up_late_is_not_listened_to() -> None:
+    class Stubborn(Held):
+        async def check(self) -> Code:
+            try:
+                return await super().check()
+            except asyncio.CancelledError:
+                return "ok"
+
+    driver = Stubborn()
+    trips = RoundTrips(driver)
+    waiting = asyncio.create_task(trips.ask(60.0))
+    await eventually(lambda: driver.asked == 1)
+    await trips.give_up()
+    assert (await waiting).code == "timeout"
+    assert trips.last is None
+    assert trips.last_ok == 0
+
+
+async def test_nobody_asks_anew_for_nobody() -> None:
+    """As at the end of an event loop, which cancels all tasks but no timers."""
+    driver = Held()
+    async with flying(driver) as trips:
+        asked = asyncio.create_task(trips.ask(0.01))
+        await asyncio.sleep(0)
+        assert (await asked).code == "timeout"
+        task = trips._task  # noqa: SLF001 (nobody else has it)
+        assert task is not None
+        task.cancel()
+        await asyncio.wait((task,))
+        await eventually(lambda: not trips._watched)  # noqa: SLF001 (as above)
+        assert driver.asked == 1
+        # Whoever asks then, does.
+        driver.go_on.set()
+        assert (await trips.ask(60.0)).code == "ok"
+        assert driver.asked == 2
+
+
+async def test_probes_in_another_thread(nats: NatsServer) -> None:
+    """Such as a server of their own for the probes: the client is not theirs to use."""
+    broker = NatsBroker(nats.url)
+    handled: set[int] = set()
+
+    @broker.subscriber("numbers")
+    async def handle(number: int) -> None:
+        handled.add(number)
+
+    lifespan = BrokerLifespan(broker)
+    ready = make_readiness_asgi(lifespan)
+    answers: list[int] = []
+
+    async def ask() -> None:
+        answers.extend([await status(ready) for _ in range(20)])
+
+    async with lifespan:
+        thread = threading.Thread(target=asyncio.run, args=(ask(),))
+        thread.start()
+        while thread.is_alive():
+            answers.append(await status(ready))
+        await broker.publish(1, "numbers")
+        await eventually(lambda: 1 in handled)
+        nats.freeze()
+        trips = run_of(broker).round_trips
+        late = asyncio.create_task(asyncio.to_thread(asyncio.run, trips.ask(0.1)))
+        assert (await late).code == "timeout"
+        nats.thaw()
+    assert set(answers) == {204}
+
+
+async def test_a_bare_broker_may_be_asked_from_one_event_loop_after_another(nats: NatsServer) -> None:
+    class Counting(Driver):
+        async def check(self) -> Code:
+            return "ok"
+
+    trips = RoundTrips(Counting(NatsBroker(nats.url)))
+    for _ in range(2):
+        assert (await asyncio.to_thread(asyncio.run, trips.ask(5.0))).code == "ok"
+    assert (await trips.ask(5.0)).code == "ok"
+
+
+async def test_a_lifespan_belongs_to_one_event_loop(nats: NatsServer) -> None:
+    lifespan = BrokerLifespan(NatsBroker(nats.url))
+    async with lifespan:
+        with pytest.raises(SetupError, match="This lifespan runs in another event loop: give each"):
+            await asyncio.to_thread(asyncio.run, lifespan.enter())
+    async with lifespan:
+        pass
+
+
+def test_a_lifespan_that_was_not_left_says_so(nats: NatsServer) -> None:
+    lifespan = BrokerLifespan(NatsBroker(nats.url))
+    loop = asyncio.new_event_loop()
+
+    async def abandon() -> None:
+        await lifespan.enter()
+        # What the end of an event loop would find.
+        await lifespan.leave()
+        lifespan._entered = 1  # noqa: SLF001 (as if it had not been left)
+
+    loop.run_until_complete(abandon())
+    loop.close()
+    with pytest.raises(SetupError, match="was not left when its event loop ended"):
+        asyncio.run(lifespan.enter())
+
+
+async def test_what_is_found_where_the_client_is_not_any_more_does_not_count() -> None:
+    driver = Held()
+    trips = RoundTrips(driver)
+    waiting = asyncio.create_task(trips.ask(0.2))
+    await eventually(lambda: driver.asked == 1)
+    other = asyncio.new_event_loop()
+    trips.live_in(other)
+    other.close()
+    driver.go_on.set()
+    assert (await waiting).code == "timeout"
+    assert trips.last is None
