@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from faststream import FastStream
@@ -55,6 +55,7 @@ __all__ = (
     "mqtt_client",
     "mqtt_consume_again",
     "mqtt_forget_connection",
+    "mqtt_settings",
     "mqtt_subscription",
     "nats_forget_buckets",
     "nats_forget_connection",
@@ -200,6 +201,11 @@ def mqtt_client(broker: "MQTTBroker") -> object:
     return broker._connection
 
 
+def mqtt_settings(broker: "MQTTBroker") -> Mapping[str, Any]:
+    """Return what a broker makes its client with."""
+    return broker._connection_kwargs
+
+
 def mqtt_subscription(subscriber: Any) -> Any:
     """Return the client's subscription that messages come in by, if there is one."""
     return subscriber._subscription
@@ -258,6 +264,11 @@ def kafka_admin(broker: "KafkaBroker") -> Any:
     return broker.config.broker_config.admin.admin_client
 
 
+def kafka_only_consumes(broker: "KafkaBroker") -> bool:
+    """Return whether a broker has no client beside those of its subscribers."""
+    return broker.config.broker_config.consumer_only
+
+
 def kafka_warning(consumer: Any) -> "asyncio.Task[None] | None":
     """Return the task that will warn of a consumer without partitions; `stop()` leaves it running."""
     listener = consumer._subscription.listener
@@ -286,6 +297,11 @@ def confluent_poller(producer: "AsyncConfluentProducer") -> "asyncio.Task[None]"
 def confluent_thread(consumer: "AsyncConfluentConsumer") -> ThreadPoolExecutor:
     """Return the one thread that librdkafka's consumer is called in."""
     return consumer._thread_pool
+
+
+def confluent_call_in(consumer: Any, thread: Executor) -> None:
+    """Have librdkafka's consumer called in another thread from now on."""
+    consumer._thread_pool = thread
 
 
 def confluent_settings(broker: "ConfluentBroker") -> dict[str, Any]:

@@ -41,7 +41,7 @@ def _of_gunicorn() -> int | None:
 
 
 def warn_of_siblings(options: Mapping[str, Any], runs: Sequence[BrokerRun]) -> None:
-    """Name the subscribers in the log whose messages every worker will handle.
+    """Name in the log what workers should not have in common: messages, and the name of a client.
 
     Args:
         options: The options that the application was run with.
@@ -62,4 +62,12 @@ def warn_of_siblings(options: Mapping[str, Any], runs: Sequence[BrokerRun]) -> N
                 reason,
                 ", ".join(names),
                 run.driver.sharing,
+            )
+        # One with the process's number in it is no other worker's.
+        if (client_id := run.driver.exclusive_id) and str(os.getpid()) not in client_id:
+            logger.warning(
+                "There are several workers (%s), and this one connects as %r. The server cuts off who has "
+                "that name when another one comes: give each worker its own client_id.",
+                reason,
+                client_id,
             )

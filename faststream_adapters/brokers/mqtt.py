@@ -15,9 +15,11 @@ from zmqtt import MQTTConnectError, MQTTDisconnectedError, MQTTTimeoutError
 from zmqtt.client import MQTTClient
 
 from faststream_adapters._compat import (
+    Broker,
     mqtt_client,
     mqtt_consume_again,
     mqtt_forget_connection,
+    mqtt_settings,
     mqtt_subscription,
 )
 
@@ -47,6 +49,11 @@ class MqttDriver(Driver):
     broker: MQTTBroker
     sharing = "a shared subscription (shared=...)"
 
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker)
+        self._came: list[int] = []
+        self._moved = 0.0
+
     @property
     def client(self) -> MQTTClient | None:
         """The client, if it is a real one."""
@@ -56,6 +63,11 @@ class MqttDriver(Driver):
     @property
     def real(self) -> bool:
         return self.client is not None
+
+    @property
+    def exclusive_id(self) -> str:
+        name: str = mqtt_settings(self.broker)["client_id"]
+        return name
 
     @property
     def reconnecting(self) -> bool:
@@ -82,24 +94,40 @@ class MqttDriver(Driver):
         return "auth" if error is not None and self.code(error) == "auth" else "closed"
 
     async def check(self) -> Code:
+        if self._behind():
+            # zmqtt reads nothing while a queue is full: the server's answer would wait behind messages.
+            return "ok" if self._moving() else "timeout"
         ping = asyncio.create_task(self.broker.ping(PING_TIMEOUT))
         try:
             while not ping.done():
                 if self._behind():
-                    # zmqtt reads nothing while a queue is full: the server's answer waits behind messages.
+                    # By what the server has sent meanwhile.
                     return "ok"
                 await asyncio.wait((ping,), timeout=_LOOK_EVERY)
             if ping.result():
                 return "ok"
             return self.down() or ("timeout" if self.real else "not_started")
         finally:
-            # Harmless: zmqtt still takes the answer, and forgets it.
+            if not ping.done() and (client := self.client) is not None:
+                _forget_pings(client)
+            # Harmless: zmqtt still takes the answer.
             ping.cancel()
 
-    def _behind(self) -> bool:
-        """Return whether a subscriber has as many messages to handle as its queue holds."""
+    def _full(self) -> list[Any]:
+        """Return the queues of the subscribers that have as many messages to handle as theirs holds."""
         client = self.client
-        return client is not None and any(each._queue.full() for each in client._subscriptions)
+        return [each._queue for each in client._subscriptions if each._queue.full()] if client else []
+
+    def _behind(self) -> bool:
+        return bool(self._full())
+
+    def _moving(self) -> bool:
+        """Return whether more messages have come of late to those that are behind."""
+        came = [queue._unfinished_tasks for queue in self._full()]
+        now = asyncio.get_running_loop().time()
+        if came != self._came:
+            self._came, self._moved = came, now
+        return now - self._moved < PING_TIMEOUT
 
     def code(self, error: BaseException) -> Code:
         if isinstance(error, MQTTConnectError):
@@ -112,12 +140,32 @@ class MqttDriver(Driver):
         topic: str = subscriber.topic
         return topic.startswith(("$share/", "$queue/"))
 
+    def idle(self, subscriber: Any) -> bool:
+        if not super().idle(subscriber):
+            return False
+        subscription = mqtt_subscription(subscriber)
+        tasks = subscriber.tasks
+        if subscription is None or not tasks or any(task.done() for task in tasks):
+            # What waits is for the tasks that replace these.
+            return True
+        limiter = getattr(subscriber, "limiter", None)
+        # Somebody waits for the next message: none is in nobody's hand.
+        no_worker_busy = limiter is None or (
+            limiter.value == subscriber.max_workers
+            and subscriber.receive_stream.statistics().tasks_waiting_receive > 0
+        )
+        queue = subscription._queue
+        return no_worker_busy and queue.empty() and bool(queue._getters)
+
     async def revive(self, subscriber: Any) -> None:
         # The subscription stays: what waits in its queue would be lost with it.
         mqtt_consume_again(subscriber)
 
     async def start(self, *, consume: bool, supervise: bool) -> None:
         self.last_error = None
+        self._came = []
+        if not self.exclusive_id and self._asks_to_be_kept():
+            logger.warning("%s: a session that outlives its connection needs a client_id.", self.name)
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await self.broker.connect()
@@ -130,6 +178,11 @@ class MqttDriver(Driver):
             self.last_error = _met(error)
             raise
 
+    def _asks_to_be_kept(self) -> bool:
+        settings = mqtt_settings(self.broker)
+        lasts = settings["version"] == "3.1.1" or settings["session_expiry_interval"]
+        return not settings["clean_session"] and bool(lasts)
+
     async def drain(self) -> None:
         if (client := self.client) is None:
             return
@@ -138,6 +191,20 @@ class MqttDriver(Driver):
         for error in await asyncio.gather(*drains, return_exceptions=True):
             if isinstance(error, Exception):
                 logger.warning("%s: %s while draining a subscriber.", self.name, type(error).__name__)
+        # The connection may be lost meanwhile: what has come by it is here.
+        while not all(map(self.idle, self.broker.subscribers)):  # noqa: ASYNC110 (see _LOOK_EVERY)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def reconnect(self) -> bool:
+        client = self.client
+        if client is None or (protocol := client._protocol) is None or not client._reconnect.enabled:
+            return False
+        if not self._behind():
+            # zmqtt makes another connection, and its queues and the handlers stay.
+            _forget_pings(client)
+            await protocol._transport.close()
+        # Else its own keep-alive decides: a server that is there would forget a session with messages in it.
+        return True
 
     async def abort(self, seconds: float = 0.0) -> None:
         client = self.client
@@ -169,7 +236,9 @@ def _met(error: BaseException | None) -> BaseException | None:
 def _keeps(client: MQTTClient) -> bool:
     """Return whether the server keeps messages for this client while it is away."""
     info = client.connection_info
-    return not client._clean_session and info.effective_session_expiry_interval != 0
+    # Without a name of its own, the next start would get another one, and with it another session.
+    named = bool(client._client_id)
+    return named and not client._clean_session and info.effective_session_expiry_interval != 0
 
 
 async def _drain(client: MQTTClient, subscriber: Any) -> None:
@@ -179,14 +248,16 @@ async def _drain(client: MQTTClient, subscriber: Any) -> None:
     if protocol is None or subscription not in client._subscriptions:
         return
     filters = subscription._registered_filters
-    if _keeps(client):
-        # Unsubscribed, the server would keep nothing for the next start. What comes now is not acknowledged.
-        client._detached_filters |= protocol.detach(filters)
-    elif filters:
-        # Not stop(): that acknowledges and drops what is on its way.
-        await protocol._send_unsubscribe(filters)
-    # Or stop() would unsubscribe all the same.
-    client._subscriptions.remove(subscription)
+    try:
+        if _keeps(client):
+            # Unsubscribed, the server would keep nothing for the next start. What comes is not acknowledged.
+            client._detached_filters |= protocol.detach(filters)
+        elif filters:
+            # Not stop(): that acknowledges and drops what is on its way.
+            await protocol._send_unsubscribe(filters)
+    finally:
+        # Or stop() would unsubscribe all the same, and a client that reconnects would subscribe.
+        client._subscriptions.remove(subscription)
     if not subscriber.calls:
         return
     mqtt_consume_again(subscriber)
@@ -203,8 +274,16 @@ async def _drain(client: MQTTClient, subscriber: Any) -> None:
         await client.ping(_NEVER)
 
 
+def _forget_pings(client: MQTTClient) -> None:
+    """Let answers fail that nobody waits for: zmqtt never looks at them, and asyncio would log an error."""
+    if client._protocol is not None:
+        for answer in client._protocol._ping_waiters:
+            answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+
+
 async def _close(client: MQTTClient) -> None:
     """End a client's connection, whatever state the client is in."""
+    _forget_pings(client)
     with suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await client.disconnect()

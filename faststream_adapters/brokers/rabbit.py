@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable
 from contextlib import suppress
 from socket import gaierror
 from ssl import SSLError
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from aio_pika import RobustConnection
 from aio_pika.exceptions import AuthenticationError, ProbableAuthenticationError
@@ -20,7 +21,7 @@ from aiormq.exceptions import (
     ChannelNotFoundEntity,
     InvalidFrameError,
 )
-from faststream.rabbit import QueueType, RabbitBroker
+from faststream.rabbit import QueueType, RabbitBroker, RabbitExchange
 from yarl import URL
 
 from faststream_adapters._compat import (
@@ -50,6 +51,9 @@ START_TIMEOUT = 30.0
 """Seconds that the server gets to set up all subscribers, or one of them again."""
 
 _CLOSE_TIMEOUT = 5.0
+
+_CHANNEL_MAX = 65535
+"""The highest number of a channel where the server sets no limit."""
 
 
 class _Sockets(TransportFactory):
@@ -85,7 +89,9 @@ class RabbitDriver(Driver):
         self._probe: AbstractChannel | None = None
         self._question: AbstractChannel | None = None
         self._asking = asyncio.Lock()
+        self._unanswered = -math.inf
         self._counted: WeakSet[object] = WeakSet()
+        self._answers: WeakKeyDictionary[object, Code] = WeakKeyDictionary()
 
     @property
     def client(self) -> RobustConnection | None:
@@ -160,15 +166,28 @@ class RabbitDriver(Driver):
         queue, _ = rabbit_consumer(subscriber)
         if not isinstance(queue, RobustQueue):
             return "ok"
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        # One at a time: a queue that is not there closes the channel. Waiting for the others is not counted.
+        async with self._asking:
+            # One silence is enough: who has waited for it would only wait for the next one.
+            if self._unanswered < begun:
+                try:
+                    async with asyncio.timeout(ASK_TIMEOUT):
+                        self._answers[subscriber] = await self._ask(subscriber, queue)
+                except TimeoutError:
+                    self._unanswered = loop.time()
+                except Exception as error:  # noqa: BLE001 (whatever it is, the server did not tell)
+                    return self.code(error)
+        # That the server is slow to tell is no news of the consumer.
+        return self._answers.get(subscriber, "ok")
+
+    async def _ask(self, subscriber: Any, queue: RobustQueue) -> Code:
         try:
-            # One at a time: a queue that is not there closes the channel.
-            async with asyncio.timeout(ASK_TIMEOUT), self._asking:
-                self._question = await self._channel(self._question)
-                found = await _uncancelled(self._question.queue_declare(queue.name, passive=True))
+            self._question = await self._channel(self._question)
+            found = await _uncancelled(self._question.queue_declare(queue.name, passive=True))
         except ChannelNotFoundEntity:
             return "deleted"
-        except Exception as error:  # noqa: BLE001 (whatever it is, the server did not tell)
-            return self.code(error)
         if found.consumer_count:
             self._counted.add(subscriber)
             return "ok"
@@ -181,15 +200,15 @@ class RabbitDriver(Driver):
 
     async def _revive(self, subscriber: Any) -> None:
         queue, _ = rabbit_consumer(subscriber)
-        alive = self.alive(subscriber)
         channel = await rabbit_channel(subscriber)
         # It ends at once if the channel is there, and waits for the client if it is at work on that.
         await channel.restore()
-        if self.alive(subscriber) > alive:
+        # Perhaps the client has brought it back, now or since the last try.
+        if self.alive(subscriber) and await self.ask_consumer(subscriber) == "ok":
             return
         # There is none if the last try has come as far as that.
         if queue is not None:
-            await self._declare(queue)
+            await self._declare(subscriber, queue)
         await self.halt(subscriber)
         rabbit_forget_queues(self.broker)
         if queue is not None and not queue._consumers:  # noqa: SLF001 (aio-pika has no public way)
@@ -199,12 +218,13 @@ class RabbitDriver(Driver):
             # It cannot bear a name without a queue.
             known.update({queue.name: others} if others else {})
         await subscriber.start()
+        self._answers.pop(subscriber, None)
 
-    async def _declare(self, queue: RobustQueue) -> None:
-        """Find out what the server says to a queue; on the channel of others it would close that."""
+    async def _declare(self, subscriber: Any, queue: RobustQueue) -> None:
+        """Find out what the server says to a start; on the channel of others an error would close that."""
         async with self._asking:
-            self._question = await self._channel(self._question)
-            await self._question.queue_declare(
+            channel = self._question = await self._channel(self._question)
+            await channel.queue_declare(
                 queue.name,
                 passive=queue.passive,
                 durable=queue.durable,
@@ -212,12 +232,23 @@ class RabbitDriver(Driver):
                 auto_delete=queue.auto_delete,
                 arguments=queue.arguments,
             )
+            exchange = subscriber.exchange
+            # FastStream leaves the bindings of a queue that it does not declare to others.
+            if exchange.name and not queue.passive:
+                await _declare_exchange(channel, exchange)
+                await channel.queue_bind(
+                    queue.name,
+                    exchange.name,
+                    routing_key=subscriber.routing(),
+                    arguments=subscriber.queue.bind_arguments,
+                )
 
     async def start(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (it never gives up)
         self.last_error = None
         self._connects = -1
         # A lock belongs to the event loop that it was waited for in.
         self._asking = asyncio.Lock()
+        self._answers.clear()
         rabbit_connect_by(self.broker, self._make, CONNECT_TIMEOUT)
         await _uncancelled(self.broker.connect())
         async with asyncio.timeout(START_TIMEOUT):
@@ -271,7 +302,31 @@ class RabbitDriver(Driver):
             raise ConnectionError
         if kept is not None and kept.connection is connection and not kept.is_closed:
             return kept
-        return await _uncancelled(connection.channel(publisher_confirms=False))
+        # Low numbers are left to subscribers that ask for one. Not the highest either: aiormq numbers
+        # the channels that ask for none from the highest in use on.
+        half = (connection.connection_tune.channel_max or _CHANNEL_MAX) // 2
+        number = next((number for number in range(half, 0, -1) if number not in connection.channels), None)
+        return await _uncancelled(connection.channel(number, publisher_confirms=False))
+
+
+async def _declare_exchange(channel: AbstractChannel, exchange: RabbitExchange) -> None:
+    """Declare an exchange, and what it is bound to, as FastStream does."""
+    await channel.exchange_declare(
+        exchange.name,
+        exchange_type=exchange.type.value,
+        passive=not exchange.declare,
+        durable=exchange.durable,
+        auto_delete=exchange.auto_delete,
+        arguments=exchange.arguments,
+    )
+    if (parent := exchange.bind_to) is not None:
+        await _declare_exchange(channel, parent)
+        await channel.exchange_bind(
+            exchange.name,
+            parent.name,
+            routing_key=exchange.routing(),
+            arguments=exchange.bind_arguments,
+        )
 
 
 async def _uncancelled(answer: Awaitable[T]) -> T:

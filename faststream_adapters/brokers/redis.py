@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -47,6 +48,7 @@ class RedisDriver(Driver):
         self._connection: AbstractConnection | None = None
         self._answered = asyncio.Event()
         self._lost = False
+        self._socket_timeout = math.inf
         self._positions: WeakKeyDictionary[object, str] = WeakKeyDictionary()
 
     @property
@@ -70,7 +72,11 @@ class RedisDriver(Driver):
     async def check(self) -> Code:
         client = self.client
         if client is None:
-            return "ok" if await self.broker.ping(PING_TIMEOUT) else "not_started"
+            if await self.broker.ping(PING_TIMEOUT):
+                return "ok"
+            if redis_client(self.broker) is None:
+                return "not_started"
+            raise TimeoutError  # pragma: no cover (CPython 3.11 loses the trace of a cancelled ping)
         lost, self._lost = self._lost, True
         async with asyncio.timeout(PING_TIMEOUT):
             if self._connection is None:
@@ -94,21 +100,30 @@ class RedisDriver(Driver):
             return "timeout"
         if isinstance(error, ResponseError) and "NOGROUP" in str(error):
             return "deleted"
+        if isinstance(error, exceptions.RedisClusterException) and error.__cause__ is not None:
+            # What its last node has met.
+            return self.code(error.__cause__)
         return "refused" if isinstance(error, exceptions.ConnectionError) else super().code(error)
 
     def adopt(self, subscriber: Any) -> None:
         if self.real and redis_reader(subscriber) is None:
-            reader = Reader(subscriber, redis_read(subscriber), lambda: self._answered)
+            patience = self._socket_timeout if self._cut_off(subscriber) else math.inf
+            reader = Reader(subscriber, redis_read(subscriber), lambda: self._answered, patience)
             redis_read_by(subscriber, reader)
+
+    def _cut_off(self, subscriber: Any) -> bool:
+        """Return whether the client ends reads that the server would let wait for longer."""
+        return math.isfinite(self._socket_timeout) and _wait(subscriber) >= self._socket_timeout
 
     def idle(self, subscriber: Any) -> bool:
         limiter = getattr(subscriber, "limiter", None)
-        # Those that wait for a worker have been taken from the server too.
-        busy = limiter is not None and (
-            limiter.value < subscriber.max_workers
-            or subscriber.receive_stream.statistics().current_buffer_used > 0
-        )
-        return not busy and super().idle(subscriber)
+        if limiter is not None:
+            # Those that wait for a worker, or are on their way to one, have been taken from the server too.
+            waiting = subscriber.receive_stream.statistics()
+            handing = self.alive(subscriber) > 1 and not waiting.tasks_waiting_receive
+            if limiter.value < subscriber.max_workers or waiting.current_buffer_used > 0 or handing:
+                return False
+        return super().idle(subscriber)
 
     def shared(self, subscriber: Any) -> bool | None:
         stream = subscriber.config.stream_sub
@@ -164,13 +179,15 @@ class RedisDriver(Driver):
                 async with asyncio.timeout(_END_TIMEOUT):
                     await subscription.aclose()
 
-    async def start(self, *, consume: bool, supervise: bool) -> None:
+    async def start(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (redis-py never gives up)
         self.last_error = None
         await self.broker.connect()
         if (client := self.client) is None:
-            await super().start(consume=consume, supervise=supervise)
+            # Before the subscribers, which without a server would start again and again, without a pause.
+            await self.check()
+            await self.start_endpoints(consume=consume)
             return
-        self._connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
+        connection = self._connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
         try:
             await self.check()
         except exceptions.ConnectionError as error:
@@ -180,11 +197,36 @@ class RedisDriver(Driver):
         except ResponseError as error:
             # A server older than Redis 6 repeats the login that it does not understand.
             raise type(error)(str(error).partition(", with args")[0]) from None
+        # None is for as long as it takes.
+        self._socket_timeout = connection.socket_timeout or math.inf
+        if consume:
+            self._warn(client.connection_pool.max_connections)
         for subscriber in self.broker.subscribers:
             # What read for it in an earlier run has been drained.
             redis_read(subscriber)
             self.adopt(subscriber)
         await self.start_endpoints(consume=consume)
+
+    def _warn(self, connections: int) -> None:
+        """Log which of the broker's options do not go together, while all is well."""
+        subscribers = list(self.broker.subscribers)
+        for subscriber in filter(self._cut_off, subscribers):
+            logger.warning(
+                "%s: the polling_interval of the subscriber %s is not below the socket_timeout of %g s. "
+                "What the server sends as the client ends a read may be lost: make socket_timeout longer.",
+                self.name,
+                subscriber.specification.call_name,
+                self._socket_timeout,
+            )
+        held = sum(map(holds, subscribers))
+        if held >= connections:
+            logger.warning(
+                "%s: %d connections are held by subscribers, and max_connections is %d: "
+                "none is left to publish or acknowledge.",
+                self.name,
+                held,
+                connections,
+            )
 
     async def drain(self) -> None:
         readers = filter(None, map(redis_reader, self.broker.subscribers))
@@ -224,6 +266,22 @@ async def _ping(client: Redis, connection: AbstractConnection) -> None:
     await client.connection_pool.ensure_connection(connection)
     await connection.send_command("PING")
     await connection.read_response()
+
+
+def _wait(subscriber: Any) -> float:
+    """Return for how many seconds the server may keep a read of a list or a stream waiting."""
+    stream, items = subscriber.config.stream_sub, subscriber.config.list_sub
+    if not subscriber.calls:
+        return 0.0
+    if stream is not None and stream.min_idle_time is None:
+        return float(stream.polling_interval / 1000)
+    # BLPOP takes 0 for no limit.
+    return items.polling_interval or math.inf if items is not None and not items.batch else 0.0
+
+
+def holds(subscriber: Any) -> bool:
+    """Return whether a subscriber holds a connection of the pool for as long as it consumes."""
+    return subscriber.config.channel_sub is not None or _wait(subscriber) > 0
 
 
 def _order(entry: str) -> tuple[int, ...]:

@@ -36,14 +36,20 @@ class Reader:
         subscriber: The subscriber.
         read: FastStream's own.
         answered: Returns what is set when the server answers next.
+        patience: Seconds after which the client ends a read that the server would let wait for longer.
     """
 
     def __init__(
-        self, subscriber: Any, read: Callable[..., Any], answered: Callable[[], asyncio.Event]
+        self,
+        subscriber: Any,
+        read: Callable[..., Any],
+        answered: Callable[[], asyncio.Event],
+        patience: float,
     ) -> None:
         self._subscriber = subscriber
         self._read = read
         self._answered = answered
+        self._patience = patience
         # One that was started before us is in its first read, unless that has failed.
         self._task: asyncio.Task[Any] | None = next(iter(subscriber.tasks), None)
         self._reading = self._task is not None
@@ -65,11 +71,15 @@ class Reader:
             raise asyncio.CancelledError
         self._task = asyncio.current_task()
         self._reading = True
+        began = time.monotonic()
         try:
             await self._read(*args)
         except Exception as error:  # noqa: BLE001 (whatever it is, nothing was read)
             self._reading = self._leaving = False
-            if not self._draining:
+            if type(error) is exceptions.TimeoutError and time.monotonic() - began >= self._patience:
+                # The server has had nothing to send for as long as the client waits.
+                self._error = None
+            elif not self._draining:
                 await self._fails(error)
         else:
             self._error = None
@@ -77,7 +87,14 @@ class Reader:
             self._reading = False
 
     def _drained(self) -> bool:
-        return self._draining and not (self._leaving and self._subscriber.subscription.subscribed)
+        return self._draining and not (self._leaving and self._subscribed())
+
+    def _subscribed(self) -> bool:
+        """Return whether more can come by a subscription; to one without a connection nothing was sent."""
+        subscription = getattr(self._subscriber, "subscription", None)
+        if subscription is None or subscription.connection is None:
+            return False
+        return bool(subscription.subscribed and subscription.connection.is_connected)
 
     async def _fails(self, error: Exception) -> None:
         """Wait until it makes sense to read again, or leave that to FastStream, which waits for 5 s."""
@@ -101,7 +118,8 @@ class Reader:
         if subscription is not None and subscription.connection is not None:
             await subscription.connection.disconnect(nowait=True)
 
-    async def _leave(self, subscription: PubSub) -> None:
+    async def _leave(self) -> None:
+        subscription: PubSub = self._subscriber.subscription
         try:
             await (subscription.punsubscribe if subscription.patterns else subscription.unsubscribe)()
         except Exception:  # noqa: BLE001 (who cannot take leave goes without)
@@ -109,13 +127,13 @@ class Reader:
 
     async def drain(self) -> None:
         """Read no more than what the server has sent already, and wait until all of that is handled."""
-        subscription = getattr(self._subscriber, "subscription", None)
         self._draining = True
         if self._reading and self._task is not None:
-            self._leaving = subscription is not None
+            self._leaving = True
             while not self._task.done():
-                if subscription is not None and subscription.subscribed:
-                    await self._leave(subscription)
+                # A connection that is lost is not made again to take leave.
+                if self._leaving and self._subscribed():
+                    await self._leave()
                 # Once more, if the connection was just coming back: that subscribes again.
                 await asyncio.wait((self._task,), timeout=LEAVE_INTERVAL)
         if (waiting := getattr(self._subscriber, "send_stream", None)) is not None:

@@ -5,10 +5,12 @@ zmqtt's client tells little of itself: the private attributes that are looked at
 # ruff: noqa: SLF001
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +286,43 @@ async def test_a_thousand_probes_leave_nothing_behind(server: MqttServer) -> Non
         assert len(protocol._ping_waiters) <= 1
 
 
+async def fill(service: Service, server: MqttServer) -> None:
+    """Send more than the subscriber's queue takes."""
+    async with visitor(server) as other:
+        for number in range(1100):
+            await other.publish("jobs/all", str(number))
+    await eventually(service.driver._behind)
+
+
 async def test_handlers_that_are_behind_are_not_the_servers_fault(server: MqttServer) -> None:
     """zmqtt reads nothing while a subscriber's queue is full, not even the answer to a ping."""
+    steps, go_on = asyncio.Queue[None](), asyncio.Event()
+
+    async def wait(_: int) -> None:
+        if not go_on.is_set():
+            await steps.get()
+
+    service = Service(server, "QoS 0", handler=wait)
+    async with service.lifespan:
+        await fill(service, server)
+        with pytest.raises(zmqtt.MQTTTimeoutError):
+            await service.client.ping(0.5)
+        for _ in range(3):
+            steps.put_nowait(None)
+            assert await service.driver.check() == "ok"
+        go_on.set()
+        steps.put_nowait(None)
+        await eventually(lambda: len(service.handled) >= 1000)
+        await service.works(-1)
+
+
+@pytest.mark.parametrize("dead", [True, False])
+async def test_a_queue_that_stands_still_says_nothing_of_the_server(
+    server: MqttServer, monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
+    monkeypatch.setattr(mqtt_driver, "PING_TIMEOUT", 0.3)
+    monkeypatch.setattr(supervision, "PATIENCE", 0.3)
+    monkeypatch.setattr(supervision, "HANDLERS_TIMEOUT", 0.0)
     go_on = asyncio.Event()
 
     async def wait(_: int) -> None:
@@ -293,18 +330,22 @@ async def test_handlers_that_are_behind_are_not_the_servers_fault(server: MqttSe
 
     service = Service(server, "QoS 0", handler=wait)
     async with service.lifespan:
-        async with visitor(server) as other:
-            for number in range(1100):
-                await other.publish("jobs/all", str(number))
-            await eventually(service.driver._behind)
-            with pytest.raises(zmqtt.MQTTTimeoutError):
-                await service.client.ping(0.5)
-            ping = make_ping_asgi(service.lifespan, timeout=10.0)
-            for _ in range(3):
-                assert await status(ping) == 204
+        first, epoch = service.client, service.driver.epoch()
+        await fill(service, server)
+        if dead:
+            server.kill()
+        await eventually_status(service.ready, 503)
+        assert await service.codes() == {"timeout", "ok"}
+        # Supervision resets nothing: what the server has for us would be lost.
+        with pytest.raises(TimeoutError):
+            await eventually(lambda: service.driver.epoch() != epoch, 1.0)
         go_on.set()
+        if dead:
+            await eventually(lambda: service.driver.epoch() != epoch)
+            server.start()
         await eventually(lambda: len(service.handled) >= 1000)
         await service.works(-1)
+        assert service.client is first
 
 
 async def test_what_fills_up_during_a_round_trip_ends_it(server: MqttServer) -> None:
@@ -517,6 +558,61 @@ async def test_a_server_that_stays_frozen(
         await service.works(1)
 
 
+@pytest.mark.parametrize("kind", ["QoS 1", "workers"])
+async def test_a_frozen_server_costs_no_message(
+    server: MqttServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A new connection is made by the old client: what it holds and who handles it stay."""
+    monkeypatch.setattr(supervision, "CHECK_TIMEOUT", 0.1)
+    monkeypatch.setattr(supervision, "PATIENCE", 0.3)
+    monkeypatch.setattr(supervision, "HANDLERS_TIMEOUT", 0.0)
+    go_on = asyncio.Event()
+
+    async def wait(_: int) -> None:
+        await go_on.wait()
+
+    service = Service(server, kind, handler=wait, mqtt_connect_timeout=1.0)
+    async with service.lifespan:
+        first = service.client
+        await service.publish(*range(8))
+        await eventually(lambda: service.came() == 8)
+        server.freeze()
+        await eventually(lambda: service.driver.reconnecting)
+        server.thaw()
+        await eventually_status(service.ready, 204)
+        go_on.set()
+        await service.works(8)
+        assert service.client is first
+    assert sorted(service.handled) == list(range(9))
+
+
+async def test_nobody_hears_of_pings_that_are_never_answered(
+    server: MqttServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(server)
+    await service.driver.start(consume=False, supervise=True)
+    server.freeze()
+    checks = [asyncio.create_task(service.driver.check()) for _ in range(2)]
+    protocol = service.client._protocol
+    assert protocol is not None
+    pings = protocol._ping_waiters
+    await eventually(lambda: len(pings) == 2)
+    for check in checks:
+        check.cancel()
+    await asyncio.wait(checks)
+    # As zmqtt itself does when its time has come.
+    pinging = asyncio.create_task(protocol.ping())
+    await eventually(lambda: len(pings) == 3)
+    pinging.cancel()
+    await asyncio.wait((pinging,))
+    await service.driver.abort()
+    assert not pings
+    # A task remembers by where it was cancelled, and with that the answers.
+    del checks, check, pinging, protocol
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 # The start and the end
 
 
@@ -631,6 +727,52 @@ async def test_what_was_delivered_is_handled_before_the_end(any_server: MqttServ
     assert sorted(service.handled) == list(range(10))
 
 
+@pytest.mark.parametrize("kind", ["QoS 1", "workers"])
+async def test_who_has_messages_waiting_is_not_idle(server: MqttServer, kind: str) -> None:
+    service = Service(server, kind)
+    async with service.lifespan:
+        await service.works(0)
+        idle = partial(service.driver.idle, service.subscriber)
+        await eventually(idle)
+        [subscription] = service.client._subscriptions
+        for number in range(1, 100):
+            payload = str(number).encode()
+            subscription._queue.put_nowait(
+                zmqtt.Message(topic="jobs/all", payload=payload, qos=zmqtt.QoS.AT_MOST_ONCE, retain=False)
+            )
+        # At each step of the event loop, or that one would be missed at which a message is in nobody's hand.
+        while not idle():  # noqa: ASYNC110 (see above)
+            await asyncio.sleep(0)
+        assert sorted(service.handled) == list(range(100))
+
+
+@pytest.mark.parametrize("drained", [False, True], ids=["gone before", "gone meanwhile"])
+@pytest.mark.parametrize("kind", ["QoS 1", "workers"])
+async def test_what_was_delivered_is_handled_when_the_server_is_gone(
+    server: MqttServer, kind: str, drained: bool
+) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(_: int) -> None:
+        await go_on.wait()
+
+    service = Service(server, kind, handler=wait)
+    await service.lifespan.enter()
+    await service.publish(*range(8))
+    await eventually(lambda: service.came() == 8)
+    assert not service.driver.idle(service.subscriber)
+    server.kill()
+    await eventually(lambda: service.driver.reconnecting)
+    ending = asyncio.create_task(service.driver.drain() if drained else service.lifespan.leave())
+    # As late as what becomes of the handlers is decided.
+    run = run_of(service.broker)
+    await eventually(lambda: not (service.client._subscriptions if drained else run.up))
+    go_on.set()
+    await asyncio.wait_for(ending, 10.0)
+    assert sorted(service.handled) == list(range(8))
+    await service.lifespan.leave()
+
+
 async def test_what_is_on_its_way_while_it_unsubscribes_is_handled(mosquitto: MqttServer) -> None:
     """zmqtt itself would acknowledge it and drop it."""
     service = Service(mosquitto)
@@ -713,7 +855,7 @@ PERSISTENT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("version", PERSISTENT)
 @pytest.mark.parametrize("kind", ["QoS 1", "QoS 2", "workers"])
 async def test_what_comes_while_it_is_away_is_kept_for_a_persistent_session(
-    mosquitto: MqttServer, version: str, kind: str
+    mosquitto: MqttServer, caplog: pytest.LogCaptureFixture, version: str, kind: str
 ) -> None:
     """FastStream's own stop unsubscribes, and the server keeps nothing."""
     options = {"version": version, "client_id": "me", **PERSISTENT[version]}
@@ -739,6 +881,35 @@ async def test_what_comes_while_it_is_away_is_kept_for_a_persistent_session(
         await eventually(lambda: len(service.handled) >= 3)
         await service.works(4)
     assert service.handled == [1, 2, 3, 4]
+    assert "needs a client_id" not in caplog.text
+
+
+@pytest.mark.parametrize("version", PERSISTENT)
+async def test_a_session_without_a_name_cannot_be_kept(
+    mosquitto: MqttServer, caplog: pytest.LogCaptureFixture, version: str
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: int) -> None:
+        started.set()
+        await go_on.wait()
+
+    service = Service(mosquitto, handler=wait, version=version, **PERSISTENT[version])
+    if version == "3.1.1":
+        # Where such a session would have to be kept for ever, the server refuses it.
+        with pytest.raises(BrokerStartError):
+            await service.lifespan.enter()
+    else:
+        await service.lifespan.enter()
+        # More than the server sends without an acknowledgement: it has the others.
+        await asyncio.gather(*(service.publish(number) for number in range(60)))
+        await started.wait()
+        ending = asyncio.create_task(service.lifespan.leave())
+        await eventually(lambda: not service.client._subscriptions)
+        go_on.set()
+        await asyncio.wait_for(ending, 10.0)
+        assert service.handled == list(range(60))
+    assert "a session that outlives its connection needs a client_id" in caplog.text
 
 
 async def test_what_was_not_handled_in_time_comes_again_to_a_persistent_session(

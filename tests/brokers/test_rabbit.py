@@ -3,6 +3,8 @@
 
 import asyncio
 import logging
+import math
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +20,7 @@ from faststream.rabbit import (
     RabbitBroker,
     RabbitExchange,
     RabbitQueue,
+    RabbitRouter,
     TestRabbitBroker,
 )
 
@@ -85,8 +88,10 @@ def draining(event: asyncio.Event) -> Callable[[str, str], None]:
 class Service:
     """A consumer, its lifespan and its probes."""
 
-    def __init__(self, url: str, queue: RabbitQueue | None = None, **options: Any) -> None:
-        self.broker = RabbitBroker(url, reconnect_interval=0.1)
+    def __init__(
+        self, url: str, queue: RabbitQueue | None = None, *, interval: float = 0.1, **options: Any
+    ) -> None:
+        self.broker = RabbitBroker(url, reconnect_interval=interval)
         self.queue = passing() if queue is None else queue
         self.seen: set[str] = set()
         self.subscriber: Any = self.broker.subscriber(self.queue, **options)
@@ -418,11 +423,9 @@ async def test_a_queue_of_others_that_is_deleted(rabbit: RabbitServer) -> None:
 
 
 async def test_a_channel_that_the_client_has_given_up_is_set_up_again(rabbit: RabbitServer) -> None:
-    service = Service(rabbit.url, RabbitQueue(unique(), declare=False))
     # The client's own next try comes after the test.
-    service.broker = broker = RabbitBroker(rabbit.url, reconnect_interval=60.0)
-    subscriber: Any = broker.subscriber(service.queue)
-    subscriber(service.handle)
+    service = Service(rabbit.url, RabbitQueue(unique(), declare=False), interval=60.0)
+    broker, subscriber = service.broker, service.subscriber
     others = await aio_pika.connect(rabbit.url)
     channel = await others.channel()
     await channel.declare_queue(service.queue.name)
@@ -490,28 +493,177 @@ async def test_a_channel_that_the_server_closes(rabbit: RabbitServer) -> None:
         await service.works()
 
 
-async def test_a_subscriber_that_cannot_be_revived_is_tried_again(
-    rabbit: RabbitServer, caplog: pytest.LogCaptureFixture
+class Taken(Service):
+    """A service with a second subscriber, whose names another application has taken for other things."""
+
+    def __init__(self, url: str) -> None:
+        self.parent = RabbitExchange(unique())
+        self.exchange = RabbitExchange(unique(), bind_to=self.parent)
+        # The client's own next try comes after the test.
+        super().__init__(url, RabbitQueue(unique(), durable=False), interval=60.0, exchange=self.exchange)
+        self.other = passing()
+        self.broker.subscriber(self.other)(self.slow)
+        self.begun, self.go_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(self, _: str) -> None:
+        self.begun.set()
+        await self.go_on.wait()
+        self.ended.set()
+
+    async def take(self, name: str, channel: Any) -> None:
+        """Have one subscriber handle a message, and the other lose its queue for good."""
+        await eventually_status(self.ready, 204)
+        await self.broker.publish("slow", self.other)
+        await asyncio.wait_for(self.begun.wait(), 10)
+        await channel.exchange_delete(name)
+        await channel.declare_exchange(name, aio_pika.ExchangeType.FANOUT)
+        await channel.queue_delete(self.queue.name)
+        await eventually(lambda: self.run.consumers.fault == "closed")
+
+    async def finish(self) -> None:
+        """Check that nothing was done to the handler of the first."""
+        assert list(self.run.consumers.faults) == [self.subscriber]
+        self.go_on.set()
+        await asyncio.wait_for(self.ended.wait(), 10)
+
+    async def give_back(self, channel: Any) -> None:
+        await channel.queue_delete(self.queue.name)
+        for exchange in (self.exchange, self.parent):
+            await channel.exchange_delete(exchange.name)
+
+
+@pytest.mark.parametrize("taken", ["exchange", "parent"])
+async def test_a_subscriber_that_cannot_be_revived_leaves_the_others_alone(
+    rabbit: RabbitServer, caplog: pytest.LogCaptureFixture, taken: str
 ) -> None:
-    exchange = RabbitExchange(unique())
-    service = Service(rabbit.url, RabbitQueue(unique(), durable=False), exchange=exchange)
+    service = Taken(rabbit.url)
+    name = getattr(service, taken).name
     others = await aio_pika.connect(rabbit.url)
     channel = await others.channel()
     async with service.lifespan:
-        await eventually_status(service.ready, 204)
-        # Another application takes its names for other things.
-        await channel.exchange_delete(exchange.name)
-        await channel.declare_exchange(exchange.name, aio_pika.ExchangeType.FANOUT)
-        await channel.queue_delete(service.queue.name)
-        await eventually(lambda: service.run.consumers.fault == "closed")
+        underlay = service.subscriber._queue_obj.channel._channel
+        await service.take(name, channel)
         await eventually(lambda: "could not be started again" in caplog.text)
-        await channel.exchange_delete(exchange.name)
+        await service.finish()
+        assert service.subscriber._queue_obj.channel._channel is underlay
+        # It is tried again.
+        await channel.exchange_delete(name)
         await eventually_status(service.ready, 204)
-        await service.broker.publish("hello", service.queue, exchange)
+        await service.broker.publish("hello", service.queue.name, service.parent.name)
+        await service.broker.publish("hello", service.queue, service.exchange)
         await eventually(lambda: "hello" in service.seen)
-        await channel.queue_delete(service.queue.name)
-        await channel.exchange_delete(exchange.name)
+        await service.give_back(channel)
     await others.close()
+
+
+async def test_a_subscriber_that_the_client_brings_back_after_all(
+    rabbit: RabbitServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Taken(rabbit.url)
+    others = await aio_pika.connect(rabbit.url)
+    channel = await others.channel()
+    async with service.lifespan:
+        await service.take(service.exchange.name, channel)
+        await eventually(lambda: "could not be started again" in caplog.text)
+        # What the client does every reconnect_interval: it does not mind what the exchange is.
+        await service.subscriber._queue_obj.channel._restore_consumers()
+        await eventually(lambda: service.run.consumers.fault is None)
+        await service.broker.publish("hello", service.queue)
+        await eventually(lambda: "hello" in service.seen)
+        service.go_on.set()
+        await asyncio.wait_for(service.ended.wait(), 10)
+        await service.give_back(channel)
+    await others.close()
+
+
+async def test_a_revived_subscriber_has_its_bindings(rabbit: RabbitServer) -> None:
+    exchange = RabbitExchange(unique(), ExchangeType.TOPIC, auto_delete=True)
+    broker = RabbitBroker(rabbit.url, reconnect_interval=60.0)
+    router = RabbitRouter(prefix="prefix.")
+    queue = RabbitQueue(unique(), durable=False, routing_key="{animal}.eats")
+    received: asyncio.Queue[str] = asyncio.Queue()
+    subscriber: Any = router.subscriber(queue, exchange)
+    subscriber(received.put)
+    broker.include_router(router)
+    driver = supervision.run_of(broker).driver
+    assert isinstance(driver, RabbitDriver)
+    await driver.start(consume=True, supervise=True)
+    await control(rabbit, "delete_queue", f"prefix.{queue.name}")
+    await eventually(lambda: driver.alive(subscriber) == 0)
+    await driver.revive(subscriber)
+    for key in ("prefix.cat.eats", "cat.eats"):
+        await broker.publish(key, exchange=exchange, routing_key=key)
+    assert await asyncio.wait_for(received.get(), 10) == "prefix.cat.eats"
+    await control(rabbit, "delete_queue", f"prefix.{queue.name}")
+    await driver.abort()
+
+
+async def test_waiting_for_the_other_questions_is_no_silence(
+    rabbit: RabbitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbit_module, "ASK_TIMEOUT", 0.2)
+    service = Service(rabbit.url)
+    driver = service.driver
+    await driver.start(consume=True, supervise=True)
+    async with driver._asking:
+        asking = asyncio.create_task(driver.ask_consumer(service.subscriber))
+        # That others take their time is the case itself.
+        await asyncio.sleep(0.5)
+        assert not asking.done()
+    channel = driver._question
+    assert await asking == "ok"
+    assert driver._unanswered == -math.inf
+    assert service.subscriber in driver._counted
+    assert channel is None
+    await driver.abort()
+
+
+async def test_a_server_that_does_not_tell_changes_nothing(
+    rabbit: RabbitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbit_module, "ASK_TIMEOUT", 0.5)
+    # The client does not bring the queue back meanwhile.
+    service = Service(rabbit.url, interval=60.0)
+    gone: Any = service.broker.subscriber(RabbitQueue(unique(), durable=False))
+    gone(service.handle)
+    driver = service.driver
+    await driver.start(consume=True, supervise=True)
+    ask = driver.ask_consumer
+    await control(rabbit, "delete_queue", gone.queue.name)
+    for _ in range(2):
+        known = await asyncio.gather(*map(ask, (service.subscriber, gone)))
+        assert known == ["ok", "deleted"]
+        rabbit.freeze()
+        begun = time.monotonic()
+        answers = await asyncio.gather(*(ask(service.subscriber) for _ in range(40)), ask(gone))
+        assert answers == ["ok"] * 40 + ["deleted"]
+        # They do not wait for their own silence each.
+        assert time.monotonic() - begun < 10
+        rabbit.thaw()
+    await driver.abort()
+
+
+async def test_channels_of_our_own_are_in_nobodys_way(rabbit: RabbitServer) -> None:
+    service = Service(rabbit.url)
+    async with service.lifespan:
+        await service.works()
+        await eventually(lambda: service.driver._question is not None)
+        # With a number and without one.
+        late = {unique(): number for number in (2, 3, 4, None, None)}
+        for message, number in late.items():
+            subscriber: Any = service.broker.subscriber(passing(), channel=Channel(channel_number=number))
+            subscriber(service.handle)
+            await subscriber.start()
+            await service.broker.publish(message, subscriber.queue)
+        await eventually(lambda: late.keys() <= service.seen)
+        connection: Any = rabbit_module._connection_of(service.connection)
+        highest = max(connection.channels)
+        assert highest < connection.connection_tune.channel_max
+        # A server that grants next to none.
+        connection.connection_tune.channel_max = 1
+        channel = await service.driver._channel(None)
+        assert channel.number == highest + 1
+        await channel.close()
 
 
 async def test_a_drain_whose_connection_is_lost(
@@ -690,6 +842,59 @@ async def test_a_handler_that_is_cut_off_gets_its_message_again(rabbit: RabbitSe
     async with BrokerLifespan(broker):
         await eventually(lambda: tries == ["important"] * 2)
         await control(rabbit, "delete_queue", queue.name)
+
+
+class Interrupted:
+    """A service whose handler is interrupted by what becomes of the server."""
+
+    def __init__(self, url: str) -> None:
+        self.broker = RabbitBroker(url, reconnect_interval=0.1)
+        self.queue = RabbitQueue(unique(), durable=True)
+        self.broker.subscriber(self.queue)(self.handle)
+        self.tries = 0
+        self.go_on, self.cut_off, self.done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(self) -> None:
+        self.tries += 1
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            # aiormq does that: the message could not be acknowledged any more.
+            self.cut_off.set()
+            raise
+        self.done.set()
+
+    async def begin(self) -> None:
+        await self.broker.publish("important", self.queue, persist=True)
+        await eventually(lambda: self.tries == 1)
+
+    async def end(self, rabbit: RabbitServer) -> None:
+        self.go_on.set()
+        await asyncio.wait_for(self.done.wait(), 20)
+        await control(rabbit, "delete_queue", self.queue.name)
+
+
+async def test_a_handler_whose_connection_is_lost_gets_its_message_again(rabbit: RabbitServer) -> None:
+    service = Interrupted(rabbit.url)
+    async with BrokerLifespan(service.broker):
+        await service.begin()
+        await close_connections(rabbit)
+        await asyncio.wait_for(service.cut_off.wait(), 10)
+        await service.end(rabbit)
+
+
+@pytest.mark.full
+async def test_a_handler_whose_server_is_killed_gets_its_message_again(rabbit: RabbitServer) -> None:
+    service = Interrupted(rabbit.url)
+    async with BrokerLifespan(service.broker):
+        await service.begin()
+        # The server confirms a new queue before that is on its disk.
+        await control(rabbit, "eval", "mnesia:sync_log().")
+        rabbit.kill()
+        await asyncio.wait_for(service.cut_off.wait(), 10)
+    await asyncio.to_thread(rabbit.start)
+    async with BrokerLifespan(service.broker):
+        await service.end(rabbit)
 
 
 async def test_entered_again_and_without_consuming(rabbit: RabbitServer) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from traceback import format_exception
 from typing import Any
 
@@ -274,6 +274,54 @@ async def test_reads_that_a_server_keeps_waiting_are_told(
         await service.works(1)
 
 
+LONG: dict[str, dict[str, Any]] = {
+    "list": {"list": ListSub("jobs", polling_interval=1.0)},
+    "list without a limit": {"list": ListSub("jobs", polling_interval=0)},
+    "stream": {"stream": StreamSub("jobs", last_id="0", polling_interval=1_000)},
+    "group": {"stream": StreamSub("jobs", group="group", consumer="one", polling_interval=1_000)},
+}
+"""Subscribers whose reads redis-py cuts off after half a second, if there is nothing to read."""
+
+
+@pytest.mark.parametrize("kind", LONG)
+async def test_reads_that_wait_for_longer_than_the_client_are_no_failure(
+    server: RedisServer,
+    admin: Redis,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(redis_reading, "PATIENCE", 0.3)
+    monkeypatch.setitem(KINDS, kind, LONG[kind])
+    service = Service(server.url, kind, socket_timeout=0.5)
+    command = {"list": "blpop", "stream": "xread", "group": "xreadgroup"}[kind.partition(" ")[0]]
+    async with service.lifespan:
+        assert "is not below the socket_timeout of 0.5 s" in caplog.text
+        # Three reads are over.
+        await eventually(lambda: calls(admin, command) > 3)
+        assert await service.code() == "ok"
+        assert "could not read" not in caplog.text
+        await service.works(1)
+
+
+@pytest.mark.parametrize("interval", [0, 0.1])
+@pytest.mark.parametrize("options", [{}, {"socket_timeout": None}])
+async def test_nothing_is_said_about_reads_that_no_client_cuts_off(
+    server: RedisServer,
+    interval: float,
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(KINDS, "list", {"list": ListSub("jobs", polling_interval=interval)})
+    service = Service(server.url, "list", **options)
+    # Its last read waits for ever.
+    service.lifespan.shutdown_timeout = 0.5
+    async with service.lifespan:
+        await service.works(1)
+    assert ("socket_timeout" in caplog.text) is (not interval and not options)
+
+
 async def test_many_callers_share_one_question(server: RedisServer, admin: Redis) -> None:
     service = Service(server.url, "channel")
     async with service.lifespan:
@@ -406,6 +454,24 @@ async def test_a_server_that_is_down_or_frozen_fails_the_start_in_time(
     server.start()
     async with service.lifespan:
         await service.works(1)
+
+
+async def test_a_cluster_that_is_down_fails_the_start_with_the_reason() -> None:
+    service = Service(RedisClusterBroker("redis://127.0.0.1:1"), "list")
+    assert await driver_for(service.broker).check() == "not_started"
+    with pytest.raises(BrokerStartError, match="the connection was refused"):
+        await service.lifespan.enter()
+
+
+async def test_a_cluster_that_does_not_answer_fails_the_start_in_time(
+    server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_driver, "PING_TIMEOUT", 0.3)
+    service = Service(RedisClusterBroker(server.url), "list")
+    server.freeze()
+    with pytest.raises(BrokerStartError, match="it did not answer in time"):
+        await service.lifespan.enter()
 
 
 async def test_a_host_that_does_not_exist_is_named_as_the_reason() -> None:
@@ -617,6 +683,55 @@ async def test_a_pool_that_is_used_up_is_the_consumers_trouble_and_not_the_serve
         assert (await run_of(service.broker).ask(5.0)).code == "ok"
 
 
+@pytest.mark.parametrize(("connections", "told"), [(2, True), (3, False)])
+async def test_a_pool_that_leaves_no_connection_to_publish_is_warned_of(
+    server: RedisServer,
+    connections: int,
+    told: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Service(server.url, "channel", max_connections=connections)
+    service.broker.subscriber(**KINDS["pattern"])(service.one)
+    async with BrokerLifespan(service.broker, consume=False):
+        assert "max_connections" not in caplog.text
+    async with service.lifespan:
+        assert ("2 connections are held by subscribers" in caplog.text) is told
+        with pytest.raises(exceptions.MaxConnectionsError) if told else nullcontext():
+            await service.publish(1)
+
+
+CLAIMING = StreamSub("jobs", group="group", consumer="one", min_idle_time=60_000)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "claiming"])
+def test_who_holds_a_connection(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "claiming", {"stream": CLAIMING})
+    service = Service("redis://127.0.0.1", kind)
+    # Those ask now and then, and let go of it.
+    assert redis_driver.holds(service.subscriber) is (kind not in {"list in batches", "claiming"})
+    # A list or a stream without a handler is read when it is asked for a message.
+    alone = service.broker.subscriber(**KINDS[kind])
+    assert redis_driver.holds(alone) is kind.startswith(("channel", "pattern"))
+
+
+async def test_a_message_on_its_way_to_a_worker_keeps_a_subscriber_from_being_idle(
+    server: RedisServer,
+) -> None:
+    service = Service(server.url, "list with workers")
+    async with service.lifespan:
+        await eventually(lambda: service.driver.idle(service.subscriber))
+        await service.publish(1)
+        message = {"type": "list", "channel": "jobs", "data": b"2"}
+        await eventually(lambda: service.received == [1])
+        await eventually(lambda: service.driver.idle(service.subscriber))
+        await service.subscriber.consume_one(message)
+        while 2 not in service.received:
+            assert not service.driver.idle(service.subscriber)
+            # One step of the event loop at a time.
+            await asyncio.sleep(0)
+        await eventually(lambda: service.driver.idle(service.subscriber))
+
+
 async def test_a_subscriber_with_workers_is_idle_when_nobody_works(server: RedisServer) -> None:
     go_on = asyncio.Event()
 
@@ -625,7 +740,8 @@ async def test_a_subscriber_with_workers_is_idle_when_nobody_works(server: Redis
 
     service = Service(server.url, "list with workers", wait)
     async with service.lifespan:
-        assert service.driver.idle(service.subscriber)
+        # Its workers' task is only about to begin.
+        await eventually(lambda: service.driver.idle(service.subscriber))
         await service.publish(*range(10))
         await eventually(lambda: not service.driver.idle(service.subscriber))
         go_on.set()
@@ -637,6 +753,13 @@ async def test_a_subscriber_with_workers_is_idle_when_nobody_works(server: Redis
 def test_lists_and_groups_are_shared_between_processes(kind: str) -> None:
     service = Service("redis://127.0.0.1", kind)
     assert service.driver.shared(service.subscriber) is kind.startswith(("list", "group"))
+
+
+def of_cluster(cause: Exception) -> Exception:
+    """Return what a cluster's client raises when it could reach no node."""
+    error = exceptions.RedisClusterException()
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
@@ -653,6 +776,10 @@ def test_lists_and_groups_are_shared_between_processes(kind: str) -> None:
         (exceptions.ConnectionError(), "refused"),
         (ConnectionRefusedError(), "refused"),
         (KeyError(), "error"),
+        (of_cluster(exceptions.ConnectionError()), "refused"),
+        (of_cluster(exceptions.TimeoutError()), "timeout"),
+        (of_cluster(exceptions.AuthenticationError()), "auth"),
+        (exceptions.RedisClusterException(), "error"),
     ],
 )
 def test_codes(error: Exception, code: str) -> None:
@@ -671,7 +798,11 @@ async def test_under_the_test_broker() -> None:
         await service.driver.abort()
 
 
-async def test_a_channel_whose_connection_is_lost_while_it_drains(server: RedisServer) -> None:
+async def test_a_channel_whose_connection_is_lost_while_it_drains(
+    server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_reading, "LEAVE_INTERVAL", 0.02)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def wait(_: int) -> None:
@@ -683,16 +814,93 @@ async def test_a_channel_whose_connection_is_lost_while_it_drains(server: RedisS
     await service.publish(1)
     async with asyncio.timeout(10.0):
         await begun.wait()
-    connection = service.subscriber.subscription.connection
-    await connection.disconnect()
     server.kill()
     draining = asyncio.create_task(service.driver.drain())
-    await asyncio.sleep(0)
+    # The first UNSUBSCRIBE can be sent still, and makes the system notice.
+    await eventually(lambda: not service.subscriber.subscription.connection.is_connected)
     go_on.set()
     async with asyncio.timeout(10.0):
         await draining
     assert service.received == [1]
     await service.lifespan.leave()
+
+
+async def test_a_drain_ends_with_its_server(server: RedisServer) -> None:
+    service = Service(server.url, "channel")
+    await service.lifespan.enter()
+    server.freeze()
+    draining = asyncio.create_task(service.driver.drain())
+    await eventually(lambda: bool(service.subscriber.subscription.pending_unsubscribe_channels))
+    assert not draining.done()
+    server.kill()
+    async with asyncio.timeout(10.0):
+        await draining
+    await service.lifespan.leave()
+
+
+@pytest.mark.parametrize("kind", ["channel", "pattern"])
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_channel_is_left_although_its_connection_was_just_made_again(
+    server: RedisServer,
+    admin: Redis,
+    kind: str,
+    connected: bool,
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: int) -> None:
+        begun.set()
+        await go_on.wait()
+
+    service = Service(server.url, kind, wait)
+    await service.lifespan.enter()
+    await service.publish(1)
+    async with asyncio.timeout(10.0):
+        await begun.wait()
+    subscription = service.subscriber.subscription
+    await subscription.connection.disconnect()
+    if connected:
+        # It subscribes again, and has not heard of that.
+        await subscription.connect()
+    leaving = asyncio.create_task(service.lifespan.leave())
+    await eventually(lambda: service.lifespan.state == "draining")
+    go_on.set()
+    await leaving
+    assert service.received == [1]
+    assert admin.pubsub_numsub("jobs") == [(b"jobs", 0)]
+    assert admin.pubsub_numpat() == 0
+
+
+@pytest.mark.parametrize("kind", ["channel", "pattern", "list", "group with workers"])
+async def test_a_server_that_freezes_before_the_drain_is_not_waited_for_longer_than_told(
+    server: RedisServer,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: int) -> None:
+        begun.set()
+        await go_on.wait()
+
+    service = Service(server.url, kind, wait)
+    service.lifespan.shutdown_timeout = 1.0
+    drain = RedisDriver.drain
+
+    async def drain_frozen(self: RedisDriver) -> None:
+        # It has just answered that it is there.
+        server.freeze()
+        go_on.set()
+        await drain(self)
+
+    monkeypatch.setattr(RedisDriver, "drain", drain_frozen)
+    await service.lifespan.enter()
+    await service.publish(1)
+    async with asyncio.timeout(10.0):
+        await begun.wait()
+        await service.lifespan.leave()
+    assert service.received == [1]
+    assert service.subscriber.tasks == []
 
 
 async def test_handlers_that_do_not_finish_are_cut_off(server: RedisServer, admin: Redis) -> None:
@@ -738,7 +946,7 @@ async def test_it_follows_the_master_that_the_sentinels_name(server: RedisServer
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["channel", "list", "group"])
-async def test_a_cluster_is_asked_by_its_ping(kind: str) -> None:
+async def test_a_cluster_is_asked_by_its_ping(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer(config="cluster-enabled yes") as server:
         service = Service(RedisClusterBroker(server.url), kind)
         with server.client() as admin:
@@ -751,6 +959,16 @@ async def test_a_cluster_is_asked_by_its_ping(kind: str) -> None:
             assert not service.driver.real
             assert await service.code() == "ok"
             await service.works(1)
+            server.freeze()
+            monkeypatch.setattr(redis_driver, "PING_TIMEOUT", 0.5)
+            with pytest.raises(TimeoutError):
+                await service.driver.check()
+            server.thaw()
+            await service.tells("ok")
+            server.kill()
+            await service.tells("refused")
+            server.start()
+            await service.tells("ok")
         assert service.subscriber.tasks == []
 
 

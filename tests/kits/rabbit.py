@@ -9,6 +9,7 @@ from tests.servers.rabbit import RabbitServer, missing
 class RabbitKit(Kit):
     name = "rabbit"
     title = "RabbitMQ"
+    keeps_handlers = False
 
     def missing(self) -> str | None:
         return missing()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from faststream.mqtt import MQTTBroker
 from faststream.nats import JStream, NatsBroker, PullSub
 
 from faststream_adapters import AsgiFastStream, BrokerLifespan
-from faststream_adapters.workers import siblings
+from faststream_adapters.supervision import run_of
+from faststream_adapters.workers import siblings, warn_of_siblings
 
 if TYPE_CHECKING:
     from tests.servers.nats import NatsServer
@@ -129,3 +132,24 @@ async def test_no_warning(
     await lifespan.enter(options={"worker_id": worker_id})
     await lifespan.leave()
     assert "several workers" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("client_id", "warned"),
+    [
+        ("orders-0", True),
+        ("", False),
+        (f"orders-{os.getpid()}", False),
+    ],
+)
+def test_workers_that_would_throw_each_other_out(
+    client_id: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [run_of(MQTTBroker(client_id=client_id)), run_of(NatsBroker())]
+    warn_of_siblings({"worker_id": None}, runs)
+    assert not caplog.records
+    warn_of_siblings({"worker_id": 0}, runs)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warned
+    assert all("(faststream run --workers)" in text for text in said)
+    assert all("'orders-0'" in text and "its own client_id" in text for text in said)
