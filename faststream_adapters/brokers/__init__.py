@@ -142,7 +142,7 @@ class Driver:
             graceful_timeout(self.broker, previous)
 
     async def reconnect(self) -> bool:
-        """Have the client connect anew, if that does no harm to what was delivered; return whether it does."""
+        """Have the client connect anew, if that harms nothing that was delivered; return whether it does."""
         return False
 
     async def abort(self, seconds: float = 0.0) -> None:

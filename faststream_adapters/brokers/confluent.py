@@ -3,18 +3,23 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
 from socket import gaierror
 from threading import Thread
+from time import sleep
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from faststream.confluent import KafkaBroker
 from faststream.confluent.helpers.client import AsyncConfluentConsumer
 
 from faststream_adapters._compat import (
     Broker,
+    confluent_call_in,
     confluent_poller,
     confluent_producer,
     confluent_settings,
@@ -22,7 +27,7 @@ from faststream_adapters._compat import (
 )
 
 from . import PING_TIMEOUT, Code, Driver
-from .handlers import finished
+from .handlers import finished, waiting
 
 _silent = logging.getLogger(f"{__name__}.silent")
 _silent.addHandler(logging.NullHandler())
@@ -57,6 +62,28 @@ _UNREACHABLE = {
 _TIMED_OUT = {KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}  # noqa: SLF001 (as above)
 
 
+class _Told:
+    """What librdkafka has told of its connections; it does not own the client, which would never end then."""
+
+    def __init__(self) -> None:
+        self.error: KafkaError | None = None
+        """Why there is no connection."""
+        self.cut_off = False
+        """Whether all connections were lost since the last answer."""
+
+    def note(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (as above)
+            self.cut_off = True
+            # What came before it says more.
+            self.error = self.error or error
+        else:
+            self.error = error
+
+    def answered(self, answer: "Future[Any]") -> None:  # pragma: no cover (librdkafka's thread is not traced)
+        if answer.exception() is None:
+            self.error, self.cut_off = None, False
+
+
 class _Asking:
     """A client of our own that asks the servers: FastStream's do not tell why they have no connection.
 
@@ -65,20 +92,18 @@ class _Asking:
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.error: KafkaError | None = None
-        """Why there is no connection, as far as librdkafka has told."""
-        self.cut_off = False
-        """Whether all connections were lost since the last answer."""
-        options: dict[str, Any] = {**settings, "error_cb": self._note}
+        self.told = _Told()
+        options: dict[str, Any] = {**settings, "error_cb": self.told.note}
         self._client = AdminClient(options, logger=_silent)
+        self._answer: Future[Any] | None = None
 
-    def _note(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (as above)
-            self.cut_off = True
-            # What came before it says more.
-            self.error = self.error or error
-        else:
-            self.error = error
+    def _asked(self, seconds: float) -> "Future[Any]":
+        """Return the answer that is awaited still, or ask."""
+        if self._answer is None or self._answer.done():
+            # Unlike `list_topics` it occupies no thread, and asks for no topics: there may be thousands.
+            self._answer = self._client.describe_cluster(request_timeout=seconds)
+            self._answer.add_done_callback(self.told.answered)
+        return self._answer
 
     async def ask(self, seconds: float) -> None:
         """Return when a server has answered.
@@ -89,21 +114,84 @@ class _Asking:
         Raises:
             KafkaException: None has, or there is no connection to any.
         """
-        loop = asyncio.get_running_loop()
+        loop, told = asyncio.get_running_loop(), self.told
         start = loop.time()
-        # Unlike `list_topics` it occupies no thread, and asks for no topics: a cluster may have thousands.
-        answer = asyncio.wrap_future(self._client.describe_cluster(request_timeout=seconds))
-        try:
-            while not answer.done():
-                self._client.poll(0.0)
-                if self.cut_off and self.error is not None and loop.time() - start >= _GRACE:
-                    raise KafkaException(self.error)
-                await asyncio.wait((answer,), timeout=_LOOK_EVERY)
-            answer.result()
-        finally:
-            # librdkafka goes on, and what comes later is dropped.
-            answer.cancel()
-        self.error, self.cut_off = None, False
+        answer, answered = self._asked(seconds), asyncio.Event()
+
+        def wake(_: object) -> None:  # pragma: no cover (called in librdkafka's thread, which is not traced)
+            # The event loop may be closed by now.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(answered.set)
+
+        answer.add_done_callback(wake)
+        while not answer.done():
+            self._client.poll(0.0)
+            if told.cut_off and told.error is not None and loop.time() - start >= _GRACE:
+                # The answer may come yet, even if it takes that long each time.
+                raise KafkaException(told.error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await answered.wait()
+        answer.result()
+
+
+class _Turns(Executor):
+    """One thread for calls of a consumer, as FastStream's, that does not keep Python from ending."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._over = False
+        Thread(target=self._work, daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        if self._over:
+            msg = "The consumer was closed."
+            raise RuntimeError(msg)
+        result: Future[Any] = Future()
+        self._calls.put((result, partial(fn, *args, **kwargs)))
+        return result
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 (of Executor)
+        self._over = True
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (turn := self._calls.get()) is not None:
+            result, call = turn
+            if result.set_running_or_notify_cancel():
+                try:
+                    result.set_result(call())
+                except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+                    result.set_exception(error)
+            # What was called keeps a consumer alive.
+            del turn, result, call
+
+
+class _Paused:
+    """A consumer that hands over nothing more, whatever its group gives it, and stays in the group.
+
+    Args:
+        consumer: librdkafka's consumer.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def poll(self, timeout: float) -> Any:
+        self._pause(timeout)
+        return self._consumer.poll(0.0)
+
+    def consume(self, num_messages: int, timeout: float) -> Any:
+        self._pause(timeout)
+        return self._consumer.consume(num_messages=num_messages, timeout=0.0)
+
+    def _pause(self, seconds: float) -> None:
+        # The group's changes come with a poll, and a pause does not outlast them.
+        sleep(seconds)
+        self._consumer.pause(self._consumer.assignment())
 
 
 class ConfluentDriver(Driver):
@@ -122,7 +210,7 @@ class ConfluentDriver(Driver):
 
     @property
     def reconnecting(self) -> bool:
-        return self._asking is not None and self._asking.cut_off
+        return self._asking is not None and self._asking.told.cut_off
 
     @property
     def gave_up(self) -> bool:
@@ -156,9 +244,11 @@ class ConfluentDriver(Driver):
         return "refused" if code in _UNREACHABLE else super().code(error)
 
     def idle(self, subscriber: Any) -> bool:
-        stream = getattr(subscriber, "receive_stream", None)
-        waiting = 0 if stream is None else stream.statistics().current_buffer_used
-        return not waiting and super().idle(subscriber)
+        return not waiting(subscriber) and super().idle(subscriber)
+
+    def adopt(self, subscriber: Any) -> None:
+        if isinstance(consumer := subscriber.consumer, AsyncConfluentConsumer):
+            _adopt(consumer)
 
     def shared(self, subscriber: Any) -> bool | None:
         # Without a group of their own FastStream puts them all into one.
@@ -177,7 +267,8 @@ class ConfluentDriver(Driver):
         return "ok"
 
     async def revive(self, subscriber: Any) -> None:
-        await _close(subscriber)
+        with suppress(TimeoutError):
+            await _closed(_END_TIMEOUT, _close(_take(subscriber)))
         await super().revive(subscriber)
 
     async def start(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (librdkafka never gives up)
@@ -199,15 +290,40 @@ class ConfluentDriver(Driver):
         await asyncio.gather(*map(finished, self.broker.subscribers))
 
     async def stop(self, seconds: float) -> None:
-        await super().stop(seconds)
-        self._asking = None
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        # FastStream's stop() of a consumer has no end while the server is frozen.
+        consumers = list(map(_take, self.broker.subscribers))
+        try:
+            await super().stop(seconds)
+        finally:
+            closing = [each for consumer in consumers for each in _close(consumer)]
+            self._asking = None
+        await _closed(until - loop.time(), closing)
 
     async def abort(self, seconds: float = 0.0) -> None:
-        await asyncio.gather(*map(_close, self.broker.subscribers))
+        subscribers: list[Any] = self.broker.subscribers
+        for task in (task for subscriber in subscribers for task in subscriber.tasks):
+            # It would go on with the next message.
+            task.cancel()
+        closing = [each for subscriber in subscribers for each in _close(_take(subscriber))]
+        with suppress(TimeoutError):
+            await _closed(_END_TIMEOUT, closing)
         if (producer := confluent_producer(self.broker)) is not None:
             # stop() would wait for minutes until these are sent.
             producer.producer.purge()
         await super().abort(seconds)
+
+
+def _adopt(consumer: AsyncConfluentConsumer) -> Executor:
+    """Return the one thread that a consumer is called in, which has to be ours."""
+    pool: Executor = confluent_thread(consumer)
+    if not isinstance(pool, _Turns):
+        before, pool = pool, _Turns()
+        pool.submit(before.submit(int).result)
+        before.shutdown(wait=False)
+        confluent_call_in(consumer, pool)
+    return pool
 
 
 async def _in_turn(consumer: AsyncConfluentConsumer, name: str, *args: Any) -> Any:
@@ -219,34 +335,47 @@ async def _in_turn(consumer: AsyncConfluentConsumer, name: str, *args: Any) -> A
 async def _pause(subscriber: Any) -> None:
     """Make a subscriber take nothing more from the server."""
     if isinstance(consumer := subscriber.consumer, AsyncConfluentConsumer):
+        taking: Any = consumer
+        taking.consumer = _Paused(consumer.consumer)
+        # After the call that may run now.
         await _in_turn(consumer, "pause", await _in_turn(consumer, "assignment"))
 
 
-async def _close(subscriber: Any) -> None:
-    """End a subscriber's consumer, which is waited for a little."""
-    consumer, subscriber.consumer = subscriber.consumer, None
-    if not isinstance(consumer, AsyncConfluentConsumer):
-        return
-    for task in subscriber.tasks:
-        # It would go on with the next message, from a consumer that is closed.
-        task.cancel()
-    pool = confluent_thread(consumer)
-    await asyncio.get_running_loop().run_in_executor(pool, _close_apart, consumer.consumer)
-    pool.shutdown(wait=False)
+def _take(subscriber: Any) -> AsyncConfluentConsumer | None:
+    """Take a subscriber's consumer, so that its stop() does without."""
+    if not isinstance(consumer := subscriber.consumer, AsyncConfluentConsumer):
+        return None
+    # It would look for the consumer otherwise; stop() does the same a moment later.
+    subscriber.running = False
+    subscriber.consumer = None
+    return consumer
 
 
-def _close_apart(consumer: Consumer) -> None:
-    """Close librdkafka's consumer; with a frozen server that lasts until it answers again."""
+def _close(consumer: AsyncConfluentConsumer | None) -> list[asyncio.Event]:
+    """Have a consumer commit what was handled, and closed; a frozen server has to answer again before."""
+    if consumer is None:
+        return []
+    closed, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def close() -> None:
         # It may be closed already.
         with suppress(RuntimeError):
-            consumer.close()
+            consumer.consumer.close()
+        # The event loop may be closed by now.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(closed.set)
 
-    # Python waits for the threads of a pool when it ends, but not for a daemon.
-    thread = Thread(target=close, daemon=True)
-    thread.start()
-    thread.join(_END_TIMEOUT)
+    pool = _adopt(consumer)
+    pool.submit(close)
+    pool.shutdown(wait=False)
+    return [closed]
+
+
+async def _closed(seconds: float, closing: list[asyncio.Event]) -> None:
+    """Wait until consumers are closed, or raise a TimeoutError after these many seconds."""
+    async with asyncio.timeout(seconds):
+        for closed in closing:
+            await closed.wait()
 
 
 driver = ConfluentDriver

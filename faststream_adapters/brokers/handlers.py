@@ -10,6 +10,15 @@ _HANDS = 5
 """Steps of the event loop that a message may take to the worker that will handle it."""
 
 
+def waiting(subscriber: Any) -> int:
+    """Return how many messages that were delivered to a subscriber wait for one of its workers."""
+    if not hasattr(subscriber, "limiter"):
+        return 0
+    buffered: int = subscriber.receive_stream.statistics().current_buffer_used
+    unserved: int = subscriber.limiter.statistics().tasks_waiting
+    return buffered + unserved
+
+
 async def finished(subscriber: Any) -> None:
     """Wait until everything that was delivered to a subscriber is handled; nothing new may come in."""
     if hasattr(subscriber, "limiter"):
@@ -29,8 +38,7 @@ async def _have_nothing(subscriber: Any) -> bool:
             held += 1
         for _ in range(_HANDS):
             await asyncio.sleep(0)
-        waiting: int = subscriber.limiter.statistics().tasks_waiting
-        return not waiting + subscriber.receive_stream.statistics().current_buffer_used
+        return not waiting(subscriber)
     finally:
         for _ in range(held):
             subscriber.limiter.release()

@@ -12,7 +12,7 @@ from traceback import walk_tb
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]  # aiokafka ships no types
-from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.client import AIOKafkaClient, ConnectionGroup  # type: ignore[import-untyped]  # aiokafka ships no types
 from aiokafka.conn import create_conn  # type: ignore[import-untyped]  # aiokafka ships no types
 from aiokafka.errors import (  # type: ignore[import-untyped]  # aiokafka ships no types
     ClusterAuthorizationFailedError,
@@ -28,12 +28,19 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # aiokafka ships 
     UnsupportedSaslMechanismError,
 )
 from aiokafka.protocol.metadata import MetadataRequest  # type: ignore[import-untyped]  # aiokafka ships no types
+from faststream.exceptions import SetupError
 from faststream.kafka import KafkaBroker
 
-from faststream_adapters._compat import Broker, kafka_admin, kafka_producer, kafka_warning
+from faststream_adapters._compat import (
+    Broker,
+    kafka_admin,
+    kafka_only_consumes,
+    kafka_producer,
+    kafka_warning,
+)
 
 from . import PING_TIMEOUT, Code, Driver
-from .handlers import finished
+from .handlers import finished, waiting
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that connecting may take; aiokafka's own limit is 40 s for each server that it is given."""
@@ -43,6 +50,9 @@ _END_TIMEOUT = 2.0
 
 _NODES = 3
 """How many of the cluster's servers a round trip asks at once: one of them may be away."""
+
+_PROBES = "probes"
+"""The connection of a consumer that carries the round trips: on the others answers wait for messages."""
 
 _REJECTED = (
     ClusterAuthorizationFailedError,
@@ -99,14 +109,13 @@ class KafkaDriver(Driver):
         client = self.client
         if client is None:
             return "ok" if await self.broker.ping(PING_TIMEOUT) else "not_started"
+        # A server that takes connections, and does not answer, is not waited for for ever.
+        self._reconnecting = False
         try:
-            await _ask(client)
+            await _ask(client, ConnectionGroup.DEFAULT if kafka_admin(self.broker) else _PROBES)
         except _UNREACHABLE as error:
             self._reconnecting = True
-            if (why := await _why(client)) is None:
-                raise
-            raise why from error
-        self._reconnecting = False
+            raise await _why(client) or error from None
         return "ok"
 
     def code(self, error: BaseException) -> Code:
@@ -124,7 +133,7 @@ class KafkaDriver(Driver):
         return super().alive(subscriber) - sum(map(_is_dead, _consumers(subscriber)))
 
     def idle(self, subscriber: Any) -> bool:
-        return _waiting(subscriber) == 0 and super().idle(subscriber)
+        return not waiting(subscriber) and super().idle(subscriber)
 
     def shared(self, subscriber: Any) -> bool | None:
         return bool(subscriber.group_id and not subscriber.partitions)
@@ -140,6 +149,9 @@ class KafkaDriver(Driver):
         await subscriber.start()
 
     async def start(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (aiokafka never gives up)
+        if kafka_only_consumes(self.broker) and not (consume and self.broker.subscribers):
+            msg = "A broker with consumer_only=True that has no subscribers to start is never connected."
+            raise SetupError(msg)
         self.last_error = None
         self._reconnecting = False
         try:
@@ -156,13 +168,17 @@ class KafkaDriver(Driver):
 
     async def drain(self) -> None:
         for consumer in self._consumers():
-            consumer.pause(*consumer.assignment())
+            _pause(consumer)
         await asyncio.gather(*map(finished, self.broker.subscribers))
 
     async def stop(self, seconds: float) -> None:
         consumers = self._consumers()
         try:
             await super().stop(seconds)
+            # aiokafka's stop() may break off with a cancellation, which FastStream takes for an end.
+            for subscriber in self.broker.subscribers:
+                _let_go(subscriber)
+            await asyncio.gather(*(_end_consumer(each) for each in consumers if _goes_on(each)))
         finally:
             for consumer in consumers:
                 _silence(consumer)
@@ -201,9 +217,18 @@ def _let_go(subscriber: Any) -> None:
         subscriber.consumer_subgroup = []
 
 
-def _waiting(subscriber: Any) -> int:
-    stream = getattr(subscriber, "receive_stream", None)
-    return 0 if stream is None else int(stream.statistics().current_buffer_used)
+def _pause(consumer: AIOKafkaConsumer) -> None:
+    """Make a consumer hand over nothing more, whatever its group gives it."""
+    subscription = consumer._subscription
+    assign = subscription.assign_from_subscribed
+
+    def assign_paused(partitions: Any) -> None:
+        # A pause does not outlast a change of the group.
+        assign(partitions)
+        consumer.pause(*partitions)
+
+    subscription.assign_from_subscribed = assign_paused
+    consumer.pause(*consumer.assignment())
 
 
 def _tasks(consumer: AIOKafkaConsumer) -> "Iterator[asyncio.Task[Any]]":
@@ -223,14 +248,20 @@ def _is_dead(consumer: AIOKafkaConsumer) -> bool:
     return consumer._closed or any(task.done() for task in _tasks(consumer))
 
 
-async def _ask(client: AIOKafkaClient) -> None:
+def _goes_on(consumer: AIOKafkaConsumer) -> bool:
+    return any(not task.done() for task in _tasks(consumer))
+
+
+async def _ask(client: AIOKafkaClient, group: object) -> None:
     """Have some of the servers answer, and return when the first does."""
     # A cluster without topics may name no servers: then there is the connection to the first.
-    nodes = [node.nodeId for node in client.cluster.brokers()] or ["bootstrap"]
+    nodes = [node.nodeId for node in client.cluster.brokers()]
+    if not nodes:
+        nodes, group = ["bootstrap"], ConnectionGroup.DEFAULT
     # Without topics: a cluster may have thousands of them.
     error: Exception = NodeNotReadyError()
     asked = [
-        asyncio.ensure_future(client.send(node, MetadataRequest([])))
+        asyncio.ensure_future(client.send(node, MetadataRequest([]), group=group))
         for node in random.sample(nodes, min(len(nodes), _NODES))
     ]
     try:
@@ -276,7 +307,9 @@ async def _why(client: AIOKafkaClient) -> BaseException | None:
 def _producer_in(error: BaseException) -> AIOKafkaProducer | None:
     """Return the producer whose method raised this."""
     for frame, _ in walk_tb(error.__traceback__):
-        if isinstance(producer := frame.f_locals.get("self"), AIOKafkaProducer):
+        producer = frame.f_locals.get("self")
+        # One that was given options that it rejects is made by half.
+        if isinstance(producer, AIOKafkaProducer) and hasattr(producer, "_sender"):
             return producer
     # A timeout is raised outside of what it has cancelled.
     return None if error.__context__ is None else _producer_in(error.__context__)
@@ -310,13 +343,24 @@ async def _end_client(client: AIOKafkaClient) -> None:
 async def _end_consumer(consumer: AIOKafkaConsumer) -> None:
     """Stop a consumer that neither commits nor tells its group."""
     _silence(consumer)
-    for task in list(_tasks(consumer)):
+    coordinator = consumer._coordinator
+    others = [getattr(coordinator, name, None) for name in ("_heartbeat_task", "_commit_refresh_task")]
+    for task in (*_tasks(consumer), *filter(None, others), *_commits(coordinator)):
         await _cancelled(task)
-    if hasattr(consumer._coordinator, "generation"):
+    if hasattr(coordinator, "generation"):
         # Without one it does not belong to the group, and need not leave it.
-        consumer._coordinator.generation = -1
+        coordinator.generation = -1
     await _end_client(consumer._client)
     await _within(consumer.stop())
+
+
+def _commits(coordinator: Any) -> "Iterator[asyncio.Task[Any]]":
+    """Yield the commits that are under way: aiokafka shields them, and nobody would learn that they fail."""
+    for task in asyncio.all_tasks():
+        coroutine: Any = task.get_coro()
+        named = coroutine.__name__ == "_do_commit_offsets"
+        if named and coroutine.cr_frame.f_locals["self"] is coordinator:
+            yield task
 
 
 async def _end_producer(producer: AIOKafkaProducer) -> None:

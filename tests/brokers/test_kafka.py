@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from importlib import import_module
 from pathlib import Path
@@ -454,6 +455,122 @@ async def test_one_server_of_several_may_be_away(server: KafkaServer) -> None:
 )
 def test_errors_have_codes(error: Exception, code: str) -> None:
     assert Service("kafka", "nowhere.invalid:9092").run.driver.code(error) == code
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"group_id": "workers"}, marks=pytest.mark.full, id="group"),
+        pytest.param({"group_id": "workers", "partitions": ()}, id="assigned"),
+    ],
+)
+async def test_nothing_goes_on_after_a_stop_that_was_cut_off(
+    server: KafkaServer, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(number: int) -> None:
+        if number == 2:
+            begun.set()
+            await go_on.wait()
+
+    if "partitions" in options:
+        options = {**options, "partitions": [aiokafka_partition()]}
+    lifespan = {"shutdown_timeout": 1.0}
+    service = Service("kafka", server.url, subscriber=options, handler=work, lifespan=lifespan)
+    before = asyncio.all_tasks()
+    await service.lifespan.enter()
+    await service.works(1)
+    await service.publish(2)
+    await begun.wait()
+    leaving = asyncio.create_task(service.lifespan.leave())
+    paused = service.subscriber.consumer.paused
+    await eventually(lambda: bool(paused()))
+    server.freeze()
+    go_on.set()
+    await leaving
+    assert "did not stop" in caplog.text
+    assert asyncio.all_tasks() == before
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    server.thaw()
+
+
+async def test_a_drained_consumer_takes_nothing_of_what_it_is_assigned_anew(server: KafkaServer) -> None:
+    """As when the members of a group change: a pause does not outlast that."""
+
+    async def work(_: int) -> None:
+        await asyncio.sleep(0.01)
+
+    service = Service("kafka", server.url, subscriber={}, handler=work)
+    async with service.lifespan:
+        await service.publish(*range(100))
+        await eventually(lambda: len(service.handled) >= 5)
+        consumer = service.subscriber.consumer
+        await service.run.driver.drain()
+        count = len(service.handled)
+        before = consumer.assignment()
+        consumer._subscription.assign_from_subscribed(set(before))
+        assert consumer.assignment() == before == consumer.paused()
+        # It finds out where to read from, and would read.
+        await asyncio.wait_for(consumer.position(next(iter(before))), 10.0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(consumer.getone(), 0.5)
+        assert len(service.handled) == count < 100
+
+
+async def test_a_consumer_whose_stop_breaks_off_is_ended_all_the_same(server: KafkaServer) -> None:
+    service = Service("kafka", server.url, subscriber={})
+    before = asyncio.all_tasks()
+    async with service.lifespan:
+        await service.works(1)
+        # As a fetch that is cancelled before it notices that its connection is lost.
+        pending = asyncio.create_task(asyncio.Event().wait())
+        service.subscriber.consumer._fetcher._pending_tasks.add(pending)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_server_that_answers_no_more_is_not_waited_for_as_one_that_is_away(
+    server: KafkaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 100.0)
+    service = Service("kafka", server.url)
+    async with service.lifespan:
+        driver = service.run.driver
+        server.kill()
+        assert (await service.run.ask(10.0)).code == "refused"
+        seen = [driver.reconnecting]
+        server.start()
+        server.freeze()
+        assert (await service.run.ask(0.3)).code == "timeout"
+        seen.append(driver.reconnecting)
+        assert seen == [True, False]
+        server.thaw()
+
+
+async def test_the_long_poll_of_a_consumer_does_not_delay_its_health(server: KafkaServer) -> None:
+    async with Service("kafka", server.url).lifespan:
+        pass
+    options = {"fetch_max_wait_ms": 20_000}
+    service = Service("kafka", server.url, subscriber=options, consumer_only=True)
+    async with service.lifespan:
+        # It has nothing to fetch, and the server answers when the time is over.
+        client = service.subscriber.consumer._client
+        await eventually(lambda: "Fetch" in str([each._requests for each in client._conns.values()]))
+        assert (await service.run.ask(10.0)).ok
+
+
+async def test_a_broker_that_would_not_connect_is_refused() -> None:
+    service = Service("kafka", "nowhere.invalid:9092", consumer_only=True, lifespan={"consume": False})
+    with pytest.raises(BrokerStartError) as caught:
+        await service.lifespan.enter()
+    assert "consumer_only" in str(caught.value.__cause__)
+
+
+async def test_an_option_that_is_rejected_is_named() -> None:
+    service = Service("kafka", "nowhere.invalid:9092", acks="some")
+    with pytest.raises(BrokerStartError, match="ValueError"):
+        await service.lifespan.enter()
 
 
 @pytest.mark.full

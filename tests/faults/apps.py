@@ -8,7 +8,7 @@ Environment variables choose what they do, so that one text serves every row of 
     KIND             "core", "push" (queue and durable), "pull" (durable) or "batch" (pull, a list at a time)
     BATCH            how many messages one pull asks for
     ACK_WAIT         seconds after which JetStream delivers again what was not acknowledged
-    WORKERS          max_workers
+    MAX_WORKERS      max_workers
     WORK             seconds that the handler takes for a message
     HOOK, HOST       seconds that an on_startup hook of the FastStream app, and the host's own lifespan, take
     STARTUP, STARTUP_TIMEOUT, DRAIN_DELAY, SHUTDOWN_TIMEOUT, MAX_HANDLER_AGE      keywords of these names
@@ -39,7 +39,7 @@ if "OTHER_URL" in os.environ:
     brokers.append(NatsBroker(os.environ["OTHER_URL"]))
 
 kind = os.environ.get("KIND", "core")
-workers = int(os.environ.get("WORKERS", "1"))
+workers = int(os.environ.get("MAX_WORKERS", "1"))
 batch = int(os.environ.get("BATCH", "1"))
 options = {"core": {}, "push": {"queue": "workers"}, "pull": {}, "batch": {}}[kind]
 if kind != "core":

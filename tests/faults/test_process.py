@@ -190,10 +190,10 @@ class Stream:
 
 KINDS: dict[str, dict[str, Any]] = {
     # Each is slow enough that SIGTERM comes in the middle.
-    "push": {"KIND": "push", "WORKERS": 1, "WORK": 0.01},
-    "push, 4 workers": {"KIND": "push", "WORKERS": 4, "WORK": 0.04},
-    "pull": {"KIND": "pull", "WORKERS": 1, "WORK": 0.05, "BATCH": 5},
-    "pull, 4 workers": {"KIND": "pull", "WORKERS": 4, "WORK": 0.04, "BATCH": 50},
+    "push": {"KIND": "push", "MAX_WORKERS": 1, "WORK": 0.01},
+    "push, 4 workers": {"KIND": "push", "MAX_WORKERS": 4, "WORK": 0.04},
+    "pull": {"KIND": "pull", "MAX_WORKERS": 1, "WORK": 0.05, "BATCH": 5},
+    "pull, 4 workers": {"KIND": "pull", "MAX_WORKERS": 4, "WORK": 0.04, "BATCH": 50},
     "pull in batches": {"KIND": "batch", "WORK": 0.1, "BATCH": 20},
 }
 FIRST = pytest.param(STANDALONE, "push", id="standalone-push")
@@ -318,7 +318,7 @@ def test_killed_in_the_middle(broker: NatsServer, fault: Fault, app: App, kind: 
         again = jobs(second)
     assert {*finished, *again} == {*range(MESSAGES)}
     # Only a handler that had said so and not yet acknowledged it.
-    assert len(finished) + len(again) - MESSAGES <= KINDS[kind]["WORKERS"]
+    assert len(finished) + len(again) - MESSAGES <= KINDS[kind]["MAX_WORKERS"]
     fault.counted(MESSAGES, of=MESSAGES)
 
 

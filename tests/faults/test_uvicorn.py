@@ -21,7 +21,7 @@ from faststream_adapters import AsgiFastStream, JSONResponse, Request, post
 broker = NatsBroker(os.environ["NATS_URL"])
 done = []
 
-@broker.subscriber("orders", max_workers=int(os.environ.get("WORKERS", "1")))
+@broker.subscriber("orders", max_workers=int(os.environ.get("MAX_WORKERS", "1")))
 async def handle(order: int) -> None:
     print("handling", order, flush=True)
     await asyncio.sleep(float(os.environ.get("WORK", "0")))
@@ -150,7 +150,7 @@ def test_messages_in_handlers_are_finished_when_the_server_is_told_to_stop(
     app: str,
     workers: str,
 ) -> None:
-    with serve(app, nats.url, WORK="0.2", WORKERS=workers) as server:
+    with serve(app, nats.url, WORK="0.2", MAX_WORKERS=workers) as server:
         for order in range(10):
             httpx.post(f"{server.url}/orders/", json=order).raise_for_status()
         server.wait_output("handling 0")
