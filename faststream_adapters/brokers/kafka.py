@@ -255,14 +255,13 @@ def _goes_on(consumer: AIOKafkaConsumer) -> bool:
 async def _ask(client: AIOKafkaClient, group: object) -> None:
     """Have some of the servers answer, and return when the first does."""
     # A cluster without topics may name no servers: then there is the connection to the first.
-    nodes = [node.nodeId for node in client.cluster.brokers()]
-    if not nodes:
-        nodes, group = ["bootstrap"], ConnectionGroup.DEFAULT
+    known = [(node.nodeId, group) for node in client.cluster.brokers()]
+    nodes = known or [("bootstrap", ConnectionGroup.DEFAULT)]
     # Without topics: a cluster may have thousands of them.
     error: Exception = NodeNotReadyError()
     asked = [
-        asyncio.ensure_future(client.send(node, MetadataRequest([]), group=group))
-        for node in random.sample(nodes, min(len(nodes), _NODES))
+        asyncio.ensure_future(client.send(node, MetadataRequest([]), group=of))
+        for node, of in random.sample(nodes, min(len(nodes), _NODES))
     ]
     try:
         for answer in asyncio.as_completed(asked):

@@ -490,7 +490,7 @@ async def test_nothing_goes_on_after_a_stop_that_was_cut_off(
     go_on.set()
     await leaving
     assert "did not stop" in caplog.text
-    assert asyncio.all_tasks() == before
+    await eventually(lambda: asyncio.all_tasks() == before)
     gc.collect()
     assert "never retrieved" not in caplog.text
     server.thaw()
@@ -527,7 +527,7 @@ async def test_a_consumer_whose_stop_breaks_off_is_ended_all_the_same(server: Ka
         # As a fetch that is cancelled before it notices that its connection is lost.
         pending = asyncio.create_task(asyncio.Event().wait())
         service.subscriber.consumer._fetcher._pending_tasks.add(pending)
-    assert asyncio.all_tasks() == before
+    await eventually(lambda: asyncio.all_tasks() == before)
 
 
 async def test_a_server_that_answers_no_more_is_not_waited_for_as_one_that_is_away(

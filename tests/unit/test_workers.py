@@ -141,6 +141,8 @@ async def test_no_warning(
         ("", False),
         (f"orders-{os.getpid()}", False),
     ],
+    # Each process that runs tests has to call them the same.
+    ids=["fixed", "none", "of the process"],
 )
 def test_workers_that_would_throw_each_other_out(
     client_id: str, warned: bool, caplog: pytest.LogCaptureFixture
