@@ -18,6 +18,7 @@ from .brokers import Code, driver_for
 from .consumers import HANDLERS_TIMEOUT, Consumers
 from .health import Result, RoundTrips
 from .progress import HandlerAges
+from .redaction import redact
 
 logger = logging.getLogger("faststream.adapters")
 
@@ -126,6 +127,9 @@ class BrokerRun:
         error = self.driver.last_error or self.error
         if error is None:
             return _REASONS["timeout"]
+        if isinstance(error, SetupError):
+            # Its text says what to do.
+            return redact(str(error)).rstrip(".")
         if isinstance(error, gaierror):
             return "its host name could not be resolved"
         if isinstance(error, SSLError):

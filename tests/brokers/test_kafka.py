@@ -562,9 +562,8 @@ async def test_the_long_poll_of_a_consumer_does_not_delay_its_health(server: Kaf
 
 async def test_a_broker_that_would_not_connect_is_refused() -> None:
     service = Service("kafka", "nowhere.invalid:9092", consumer_only=True, lifespan={"consume": False})
-    with pytest.raises(BrokerStartError) as caught:
+    with pytest.raises(BrokerStartError, match=r"could not be started: .*consumer_only"):
         await service.lifespan.enter()
-    assert "consumer_only" in str(caught.value.__cause__)
 
 
 async def test_an_option_that_is_rejected_is_named() -> None:
