@@ -120,7 +120,7 @@ $(BENCHED): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	@touch $@
 
-bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asgi, and write docs/benchmarks.md (ten minutes)
+bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asgi, and write docs/benchmarks.md (some minutes)
 	$(BIN)/python -m bench $(ARGS)
 
 fault-table: $(INSTALLED) ## Measure the faults of docs/faults.md, and write that page (some minutes)

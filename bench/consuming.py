@@ -16,7 +16,7 @@ from .measure import Case, Contender, Goal, Row, in_turns
 from .storm import paced
 from .under_load import ROOT
 
-TURNS = 9
+TURNS = 5
 MESSAGES = 20_000
 REQUESTS_PER_SECOND = 100
 

@@ -16,7 +16,7 @@ from .in_process import Apps, request
 from .measure import Case, Contender, Row, in_turns
 from .under_load import app_server
 
-TURNS = 9
+TURNS = 5
 PROBES = 1_000_000
 
 _IMPORT = """

@@ -17,11 +17,11 @@ from .measure import Goal, Row
 from .under_load import app_server
 
 PROBES = 1000
-SECONDS = 5.0
+SECONDS = 4.0
 UNRELATED_PER_SECOND = 100
 SLOW = 0.2
 """Seconds that a slow broker's answers are held back."""
-TURNS = 3
+TURNS = 2
 
 
 class Connection:

@@ -14,8 +14,8 @@ from tests.servers.nats import NatsServer
 
 from .measure import Case, Contender, Goal, Row, in_turns
 
-TURNS = 5
-SECONDS = 2
+TURNS = 3
+SECONDS = 1
 CONNECTIONS = 32
 ROOT = Path(__file__).parents[1]
 HOSTS = ("fastapi", "litestar", "quart", "starlette")

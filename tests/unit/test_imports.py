@@ -42,7 +42,7 @@ EXTRAS = (
 
 OF_CLIENTS = {
     "nats": {"_stream", "_consumer", "_closed"},
-    "kafka": {"_client", "_coordinator", "_closed"},
+    "kafka": {"_client", "_coordinator", "_closed", "_subscription"},
     "rabbit": {"_queues"},
 }
 """Private attributes of the clients' own objects, by driver; FastStream has some of the same names."""
