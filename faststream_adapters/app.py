@@ -237,8 +237,7 @@ class AsgiFastStream(FastStream):
         if scope["type"] == "lifespan":
             await self.lifespan(scope, receive, send)
             return
-        app, scope = self._routes.find(scope) or (_NOT_FOUND, scope)
-        await app(scope, receive, send)
+        await self._routes.begin(scope, receive, send, _NOT_FOUND)
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the ASGI signature)
         """Answer the server's lifespan messages: start and stop the brokers, with all hooks."""

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from ._compat import Subscriber
 from .brokers import Code, Driver
+from .health import changes
 
 logger = logging.getLogger("faststream.adapters")
 
@@ -42,6 +43,8 @@ class Consumers:
         self.driver = driver
         self.faults: WeakKeyDictionary[Subscriber, Code] = WeakKeyDictionary()
         """The subscribers that do not consume although they have to, each with the reason."""
+        self.fault: Code | None = None
+        """The first of these reasons; None when all consume. Every probe asks."""
         self._tasks: WeakKeyDictionary[Subscriber, int] = WeakKeyDictionary()
         self._later: WeakSet[Subscriber] = WeakSet()
         self._answers: WeakKeyDictionary[Subscriber, Code] = WeakKeyDictionary()
@@ -56,11 +59,6 @@ class Consumers:
                 yield subscriber.specification.call_name, self._code(subscriber)
             elif subscriber.calls:
                 yield subscriber.specification.call_name, "ok" if subscriber.running else "not_started"
-
-    @property
-    def fault(self) -> Code | None:
-        """Why a subscriber does not consume; None when all do."""
-        return next(iter(self.faults.values()), None)
 
     @property
     def stopped(self) -> list[Subscriber]:
@@ -83,6 +81,7 @@ class Consumers:
         for memory in (self.faults, self._tasks, self._answers, self._since, self._tried, self._halted):
             memory.clear()
         self._later.clear()
+        self._choose_fault()
 
     def _adopt(self) -> None:
         for subscriber in self.driver.broker.subscribers:
@@ -114,6 +113,9 @@ class Consumers:
             self._answers.update(zip(running, answers, strict=True))
         for subscriber, code in self._codes().items():
             self._note(subscriber, code)
+        if self.fault is not None:
+            # Its subscriber may be gone, as one that nobody uses any more is.
+            self._choose_fault()
 
     async def revive(self) -> None:
         """Start those again that have lost their task or consumer, when their handlers have finished."""
@@ -163,9 +165,15 @@ class Consumers:
         if code == "ok":
             del self.faults[subscriber]
             self._tried.pop(subscriber, None)
+            self._choose_fault()
             logger.info("%s: the subscriber %s consumes again.", self.driver.name, name)
             return
         self.faults[subscriber] = code
+        self._choose_fault()
         self._since[subscriber] = time.monotonic()
         reason = _REASONS.get(code, code)
         logger.warning("%s: the subscriber %s does not consume: %s.", self.driver.name, name, reason)
+
+    def _choose_fault(self) -> None:
+        self.fault = next(iter(self.faults.values()), None)
+        changes.mark()

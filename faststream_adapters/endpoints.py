@@ -1,11 +1,11 @@
 """The probes: endpoints that say whether the brokers, and the process around them, are well."""
 
-import asyncio
 import json
 import logging
+import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from time import monotonic
 from typing import Any, TypedDict, Unpack
 
@@ -15,7 +15,7 @@ from faststream.exceptions import SetupError
 
 from ._compat import Broker, BrokerUsecase
 from .brokers import Code
-from .health import Result
+from .health import Result, changes
 from .lifespan import BrokerLifespan, State
 from .responses import AsgiResponse
 from .routing import Endpoint, Tags
@@ -51,17 +51,17 @@ class Target:
     """
 
     def __init__(self, targets: tuple[ProbeTarget, ...]) -> None:
-        self._lifespan: BrokerLifespan | None = None
+        self.lifespan: BrokerLifespan | None = None
+        """The target's own lifespan, if it has one."""
         self._app: FastStream | None = None
         self._brokers: list[Broker] = []
-        self._own: list[BrokerLifespan] = []
-        self._seen: tuple[Broker, ...] = ()
-        self._runs: list[BrokerRun] = []
         if len(targets) == 1 and isinstance(targets[0], BrokerLifespan):
-            self._lifespan = targets[0]
+            self.lifespan = targets[0]
+            self._app = self.lifespan.app
+            self._brokers = list(self.lifespan.brokers)
         elif len(targets) == 1 and isinstance(targets[0], FastStream):
             # An AsgiFastStream brings its lifespan; FastStream's own app may be run by any.
-            self._lifespan = getattr(targets[0], "broker_lifespan", None)
+            self.lifespan = getattr(targets[0], "broker_lifespan", None)
             self._app = targets[0]
         elif targets and all(isinstance(target, BrokerUsecase) for target in targets):
             self._brokers = [target for target in targets if isinstance(target, BrokerUsecase)]
@@ -69,48 +69,39 @@ class Target:
             kinds = ", ".join(type(target).__name__ for target in targets) or "nothing"
             msg = f"Pass one or more brokers, or one FastStream app, or one BrokerLifespan, not {kinds}."
             raise SetupError(msg)
-        if self._lifespan is not None:
-            self._own.append(self._lifespan)
+        self._runs = [run_of(broker) for broker in self._brokers]
+        self._own = [] if self.lifespan is None else [self.lifespan]
 
-    @property
+    # Every request asks, which is why these two are no properties: a method is called faster by CPython 3.11.
+
     def runs(self) -> list[BrokerRun]:
-        """The runs of the brokers, in their order."""
-        app = self._lifespan or self._app
-        brokers = tuple(self._brokers if app is None else app.brokers)
-        if brokers != self._seen:
-            # Every request asks, and brokers are added to an app only before it starts.
-            self._seen = brokers
-            self._runs = [run_of(broker) for broker in brokers]
+        """Return the runs of the brokers, in their order."""
+        app = self._app
+        if app is not None and app.brokers != self._brokers:
+            self._brokers = list(app.brokers)
+            self._runs = [run_of(broker) for broker in self._brokers]
         return self._runs
+
+    def lifespans(self) -> list[BrokerLifespan]:
+        """Return the lifespan, or those that run the brokers just now."""
+        return self._own or [lifespan for run in self.runs() for lifespan in run.holders]
 
     @property
     def named(self) -> Iterator[tuple[str, BrokerRun]]:
         """The runs with their names: the broker's class, and its number among those of its class."""
         counts: Counter[str] = Counter()
-        for run in self.runs:
+        for run in self.runs():
             kind = type(run.broker).__name__
             counts[kind] += 1
             yield f"{kind} {counts[kind]}", run
 
-    @property
-    def lifespans(self) -> list[BrokerLifespan]:
-        """The lifespan, or those that run the brokers just now."""
-        if self._lifespan is not None:
-            return self._own
-        return [lifespan for run in self.runs for lifespan in run.holders]
-
     def watch_handlers(self) -> None:
         """Remember from now on since when each message is being handled."""
-        if self._lifespan is not None:
+        if self.lifespan is not None:
             # Its app may be given more brokers before it starts.
-            self._lifespan.watch_handlers = True
-        for run in self.runs:
+            self.lifespan.watch_handlers = True
+        for run in self.runs():
             run.watch_handlers()
-
-    @property
-    def never_ran(self) -> bool:
-        """Whether the brokers wait for a lifespan that was never entered."""
-        return self._lifespan is not None and not self._lifespan.was_entered
 
 
 class ProbeKeywords(TypedDict, total=False):
@@ -180,22 +171,32 @@ class _Probe(Endpoint):
         self._ok = AsgiResponse(b"", self.ok_status, _NO_STORE)
         self._fail = AsgiResponse(b"", self._fail_status, _NO_STORE)
         self._warned = False
+        # The last answer, the change that came before it, and until when it holds without another one.
+        self._known: tuple[AsgiResponse, object, float] = self._fail, None, -math.inf
 
-    def respond(
-        self,
-        scope: Scope,  # noqa: ARG002 (any request)
-        receive: Receive,  # noqa: ARG002 (as above)
-        send: Send,  # noqa: ARG002 (as above)
-    ) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
-        """Examine the target; with `details`, tell what was found."""
-        if self._target.never_ran:
+    def respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer what is known already, or examine the target; with `details`, tell what was found."""
+        last, (known, since, until) = changes.last, self._known
+        if since is last and monotonic() <= until:
+            return known.answer(scope, receive, send)
+        if (lifespan := self._target.lifespan) is not None and not lifespan.was_entered:
             self._warn()
-            return self.answer("not_started", {})
-        return self.examine()
+            return self.answer("not_started", {}).answer(scope, receive, send)
+        found = self.examine()
+        if found is None:
+            return self.ask(scope, receive, send)
+        response, until = found
+        if not self._details:
+            self._known = response, last, until
+        return response.answer(scope, receive, send)
 
     @abstractmethod
-    def examine(self) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
-        """Return the answer; a coroutine, where a broker has to be asked."""
+    def examine(self) -> tuple[AsgiResponse, float] | None:
+        """Return the answer, and until when it holds if nothing changes; None, where a broker is asked."""
+
+    async def ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ask the brokers, and answer."""
+        raise NotImplementedError
 
     def answer(self, code: Code | None, results: dict[BrokerRun, Result]) -> AsgiResponse:
         """Return the response.
@@ -244,7 +245,7 @@ class _Probe(Endpoint):
         body = {
             "status": ok if code is None else "fail",
             "code": code or "ok",
-            "state": sorted({lifespan.state for lifespan in self._target.lifespans}),
+            "state": sorted({lifespan.state for lifespan in self._target.lifespans()}),
             "checks": checks,
         }
         return AsgiResponse(
@@ -257,40 +258,54 @@ class _Probe(Endpoint):
 class _Asking(_Probe):
     """An endpoint that asks the brokers, unless what they said lately will do."""
 
-    @abstractmethod
+    def runs(self) -> list[BrokerRun]:
+        """Return the brokers to ask."""
+        return self._target.runs()
+
+    def fault(self, run: BrokerRun, result: Result) -> Code | None:  # noqa: ARG002 (for who looks closer)
+        """Return what is wrong with a broker that has answered this, or None."""
+        return None if result.code == "ok" else result.code
+
     def judge(self, results: dict[BrokerRun, Result]) -> AsgiResponse:
         """Return the answer, by what each broker that was asked has answered."""
+        faults = (self.fault(run, result) for run, result in results.items())
+        code = next((fault for fault in faults if fault is not None), None)
+        return self.answer(code, results | self.known() if self._details else results)
 
-    def ask(self, runs: list[BrokerRun]) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
-        """Return the answer by what these brokers say."""
-        ttl = self._ttl
+    def known(self) -> dict[BrokerRun, Result]:
+        """Return what is known, and told with details, of brokers that were not asked."""
+        return {}
+
+    def examine(self) -> tuple[AsgiResponse, float] | None:
+        if not self._ttl:
+            return None
         results: dict[BrokerRun, Result] = {}
-        for run in runs:
-            if (result := run.fresh(ttl)) is None:
-                return self._ask(runs)
+        oldest = math.inf
+        for run in self.runs():
+            if (result := run.fresh(self._ttl)) is None:
+                return None
             results[run] = result
-        return self.judge(results)
+            oldest = min(oldest, result.at)
+        return self.judge(results), oldest + self._ttl
 
-    async def _ask(self, runs: list[BrokerRun]) -> AsgiResponse:
-        if len(runs) == 1:
-            return self.judge({runs[0]: await runs[0].round_trips.ask(self._timeout)})
-        results = await asyncio.gather(*(run.ask(self._timeout, self._ttl) for run in runs))
-        return self.judge(dict(zip(runs, results, strict=True)))
+    async def ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runs = self.runs()
+        if len(runs) == 1 and not self._details:
+            # As a rule, and then nothing has to be collected.
+            [run] = runs
+            code = self.fault(run, await run.ask(self._timeout, self._ttl))
+            response = self.answer(code, {})
+        else:
+            # All are asked before the first is waited for.
+            answers = [run.ask(self._timeout, self._ttl) for run in runs]
+            response = self.judge({run: await answer for run, answer in zip(runs, answers, strict=True)})
+        await response.answer(scope, receive, send)
 
 
 class _Ping(_Asking):
     name = "ping"
     description = "Whether the brokers answer."
     default_fail_status = 500
-
-    def examine(self) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
-        return self.ask(self._target.runs)
-
-    def judge(self, results: dict[BrokerRun, Result]) -> AsgiResponse:
-        for result in results.values():
-            if result.code != "ok":
-                return self.answer(result.code, results)
-        return self.answer(None, results)
 
 
 class _Liveness(_Probe):
@@ -306,19 +321,24 @@ class _Liveness(_Probe):
     ) -> None:
         super().__init__(targets, **options)
         self._max_handler_age = max_handler_age
+        lifespan = self._target.lifespan
+        self._state_tells = lifespan is not None and lifespan.supervise and max_handler_age is None
+        """Whether nothing but a failed start is beyond help: what is supervised is brought back."""
         if max_handler_age is not None:
             _check_seconds("max_handler_age", max_handler_age)
             self._target.watch_handlers()
 
-    def examine(self) -> AsgiResponse:
-        return self.answer(self._fault(), {})
+    def examine(self) -> tuple[AsgiResponse, float]:
+        for lifespan in self._target.lifespans():
+            if lifespan.state == "failed":
+                return self.answer("error", {}), math.inf
+        if self._state_tells:
+            return self.answer(None, {}), math.inf
+        return self.answer(self._fault(), {}), -math.inf
 
     def _fault(self) -> Code | None:
-        for lifespan in self._target.lifespans:
-            if lifespan.state == "failed":
-                return "error"
-        for run in self._target.runs:
-            if run.beyond_help:
+        for run in self._target.runs():
+            if run.beyond_help():
                 return "closed"
             if self._max_handler_age is not None and run.watch_handlers().oldest > self._max_handler_age:
                 return "timeout"
@@ -329,35 +349,36 @@ class _Readiness(_Asking):
     name = "readiness"
     description = "Whether messages can be consumed and published now."
 
-    def examine(self) -> AsgiResponse | Coroutine[Any, Any, AsgiResponse]:
-        for lifespan in self._target.lifespans:
+    def examine(self) -> tuple[AsgiResponse, float] | None:
+        for lifespan in self._target.lifespans():
             if lifespan.state != "running":
-                return self.answer(_STATE_CODES[lifespan.state], {})
-        runs = self._target.runs
+                return self.answer(_STATE_CODES[lifespan.state], {}), math.inf
+        return super().examine()
+
+    def runs(self) -> list[BrokerRun]:
+        runs = self._target.runs()
         for run in runs:
             if run.optional:
                 # Nobody waits for a broker that the service can do without.
-                return self.ask([run for run in runs if not run.optional])
-        return self.ask(runs)
+                return [run for run in runs if not run.optional]
+        return runs
 
-    def judge(self, results: dict[BrokerRun, Result]) -> AsgiResponse:
-        code: Code | None = None
-        for run, result in results.items():
-            code = run.not_consuming if result.code == "ok" else result.code
-            if code is not None:
-                break
-        if self._details:
-            results |= {run: run.known() for run in self._target.runs if run.optional}
-        return self.answer(code, results)
+    def fault(self, run: BrokerRun, result: Result) -> Code | None:
+        return run.not_consuming() if result.code == "ok" else result.code
+
+    def known(self) -> dict[BrokerRun, Result]:
+        return {run: run.known() for run in self._target.runs() if run.optional}
 
 
 class _Startup(_Probe):
     name = "startup"
     description = "Whether the start is over."
 
-    def examine(self) -> AsgiResponse:
-        started = all(lifespan.was_running for lifespan in self._target.lifespans)
-        return self.answer(None if started else "not_started", {})
+    def examine(self) -> tuple[AsgiResponse, float]:
+        for lifespan in self._target.lifespans():
+            if not lifespan.was_running:
+                return self.answer("not_started", {}), math.inf
+        return self.answer(None, {}), math.inf
 
 
 def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from fast_depends.dependencies import Dependant
 from fast_depends.exceptions import ValidationError
 from fast_depends.library import CustomField
-from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+from faststream.asgi.types import Receive, Scope, Send
 
 from ._compat import EMPTY, ContextField, FastDependsConfig, injected, json_loads, to_async
 from .responses import AsgiResponse
@@ -234,12 +234,12 @@ class HttpHandler(Endpoint):
 
         return with_injection
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:
-        """Call the function; what it raises becomes a response."""
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the function, and send what it returns; what it raises becomes a response."""
         try:
             # Built on the first request: by then every name in the annotations is defined.
             call = self._call = self._call or self._build()
-            response = await call(scope, receive, send)
+            response: Any = await call(scope, receive, send)
             if not callable(response):
                 name = getattr(self.func, "__name__", self.func)
                 msg = (
@@ -248,13 +248,13 @@ class HttpHandler(Endpoint):
                 raise TypeError(msg)  # noqa: TRY301 (answered and logged like every error of a handler)
         except ValidationError:
             self._log(logging.INFO, "a parameter is missing or invalid", scope, exc_info=False)
-            return _INVALID
+            response = _INVALID
         except ClientDisconnectError:
-            return _DISCONNECTED
+            response = _DISCONNECTED
         except Exception:  # noqa: BLE001 (nothing of it may reach the client; all of it reaches the log)
             self._log(logging.ERROR, "the handler failed", scope, exc_info=True)
-            return _FAILED
-        return cast("ASGIApp", response)
+            response = _FAILED
+        await response(scope, receive, send)
 
     def _log(self, level: int, message: str, scope: Scope, *, exc_info: bool) -> None:
         if self.logger is not None:

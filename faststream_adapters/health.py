@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -12,9 +11,6 @@ from weakref import WeakSet
 from .brokers import Code, Driver
 
 logger = logging.getLogger("faststream.adapters")
-
-_LOOK_EVERY = 0.1
-"""Seconds between two looks at the client while an answer is awaited."""
 
 SLOW = 0.9
 """Seconds without an answer after which a broker counts as not there, for those too who do not ask anew."""
@@ -25,8 +21,27 @@ _LATE = 0.05
 _END_TIMEOUT = 0.5
 """Seconds that a round trip gets to end when it is given up."""
 
-_MOMENTS = 100
-"""In a second: callers are told that their time is up so often, and so late at most."""
+_MOMENT = 0.01
+"""Seconds between two looks, while an answer is awaited, at the client and at whose time is up."""
+
+
+class _Changes:
+    """Marks the changes of what is known of brokers: what was made of that since the last one still holds.
+
+    Every probe asks, and there is next to no change, so that one mark for all brokers will do.
+    """
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = object()
+
+    def mark(self) -> None:
+        """Mark a change that has just been made."""
+        self.last = object()
+
+
+changes = _Changes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +75,38 @@ class Observer(Protocol):
 
 
 class _Waiting:
-    """Those whose time is up at about the same moment.
+    """Those who wait for an answer in one event loop, each for so many seconds."""
 
-    Args:
-        seconds: How long they wait.
-        timer: What tells them that their time is up.
-    """
+    __slots__ = ("_new", "_old")
 
-    __slots__ = ("callers", "seconds", "timer")
+    def __init__(self) -> None:
+        # Since the last look: their time starts to run at the next one, so that no clock is read for each.
+        self._new: dict[float, list[asyncio.Future[Result]]] = {}
+        self._old: list[tuple[float, float, list[asyncio.Future[Result]]]] = []
 
-    def __init__(self, seconds: float, timer: asyncio.TimerHandle) -> None:
-        self.callers: list[asyncio.Future[Result]] = []
-        self.seconds = seconds
-        self.timer = timer
+    def __bool__(self) -> bool:
+        return bool(self._new or self._old)
 
-    def answer(self, result: Result) -> None:
-        self.timer.cancel()
-        for caller in self.callers:
-            # One that has gone away was cancelled.
-            if not caller.done():
-                caller.set_result(result)
+    def add(self, caller: asyncio.Future[Result], seconds: float) -> None:
+        """Let one more wait for so many seconds."""
+        if (callers := self._new.get(seconds)) is None:
+            callers = self._new[seconds] = []
+        callers.append(caller)
+
+    def over(self, now: float) -> list[tuple[float, float, list[asyncio.Future[Result]]]]:
+        """Return those whose time is up, with when it was and how long they have waited; forget them."""
+        over = [waiting for waiting in self._old if waiting[0] <= now]
+        self._old = [waiting for waiting in self._old if waiting[0] > now]
+        self._old += ((now + seconds, seconds, callers) for seconds, callers in self._new.items())
+        self._new = {}
+        return over
+
+    def tell_all(self, result: Result) -> None:
+        """Tell them all, and forget them."""
+        everybody = [*self._new.values(), *(callers for _, _, callers in self._old)]
+        self._new, self._old = {}, []
+        for callers in everybody:
+            _tell(callers, result)
 
 
 class RoundTrips:
@@ -106,8 +133,8 @@ class RoundTrips:
         self._began = 0.0
         self._epoch: object = None
         self._watched = False
-        self._timer: asyncio.TimerHandle
-        self._waiting: dict[tuple[int, float], _Waiting] = {}
+        self._ticking = False
+        self._waiting = _Waiting()
 
     def live_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """Make round trips in this event loop from now on.
@@ -117,13 +144,9 @@ class RoundTrips:
         """
         if self._home is loop:
             return
-        # Those who wait elsewhere are gone with their loop, or are told by their timers.
-        self._home, self._task, self._flight, self._watched, self._waiting = loop, None, None, False, {}
-
-    def fresh(self, ttl: float) -> Result | None:
-        """Return the last result if it is at most this many seconds old."""
-        last = self.last
-        return last if ttl and last is not None and monotonic() - last.at <= ttl else None
+        self._home, self._task, self._flight, self._watched = loop, None, None, False
+        # Those who wait elsewhere are gone with their loop, or are told by its timer.
+        self._ticking, self._waiting = False, _Waiting()
 
     async def ask(self, timeout: float) -> Result:  # noqa: ASYNC109 (the deadline is the caller's, the check goes on)
         """Return whether the broker is there.
@@ -131,62 +154,76 @@ class RoundTrips:
         Args:
             timeout: Seconds after which this caller gets the code `timeout`, whatever happens.
         """
+        return await self.answer(timeout)
+
+    def answer(self, timeout: float) -> Awaitable[Result]:
+        """Return the answer to be awaited; see `ask`."""
         loop = asyncio.get_running_loop()
         if (home := self._home) is not loop:
             if home is not None and home.is_running():
-                return await _ask_there(home, self.ask(timeout), timeout)
+                # A task: it is on its way before it is awaited.
+                return loop.create_task(_ask_there(home, self.ask(timeout), timeout))
             self.live_in(loop)
+        caller: asyncio.Future[Result] = asyncio.Future(loop=loop)
         if not self._watched and (code := self.driver.down()) is not None:
-            return self._found(Result(code, monotonic()))
-        caller: asyncio.Future[Result] = loop.create_future()
-        # One timer for all whose time is up at about the same moment.
-        until = int((loop.time() + timeout) * _MOMENTS) + 1, timeout
-        if (waiting := self._waiting.get(until)) is None:
-            timer = loop.call_at(until[0] / _MOMENTS, self._time_is_up, loop, self._waiting, until)
-            waiting = self._waiting[until] = _Waiting(timeout, timer)
-        waiting.callers.append(caller)
+            caller.set_result(self._found(Result(code, monotonic())))
+            return caller
+        self._waiting.add(caller, timeout)
         if not self._watched:
             self._fly(loop)
-        return await caller
+        return caller
 
     def _found(self, result: Result) -> Result:
-        self.last = result
+        last, self.last = self.last, result
+        if last is None or last.code != result.code:
+            changes.mark()
         for observer in self.observers:
             observer.found(self.driver, result)
         return result
 
-    def _answer(self, result: Result) -> None:
-        everybody = list(self._waiting.values())
-        self._waiting.clear()
-        for waiting in everybody:
-            waiting.answer(result)
+    def _tell(self, result: Result) -> None:
+        self._watched = False
+        self._waiting.tell_all(result)
 
-    def _time_is_up(
+    def _tick_after(
         self,
+        pause: float,
         loop: asyncio.AbstractEventLoop,
-        waiting: dict[tuple[int, float], _Waiting],
-        until: tuple[int, float],
+        waiting: _Waiting,
         *,
         late: bool = False,
     ) -> None:
-        if not late and loop.time() - until[0] / _MOMENTS > _LATE:
+        loop.call_later(pause, self._tick, loop, waiting, monotonic() + pause, late)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting, due: float, late: bool) -> None:  # noqa: FBT001 (a timer passes no keywords)
+        """Tell those whose time is up, look at the client, and do so again at the next moment."""
+        now, here = monotonic(), waiting is self._waiting
+        if now - due > _LATE and not late:
             # The event loop was blocked: the answer may be here, and nobody has read it yet.
-            tell = partial(self._time_is_up, loop, waiting, until, late=True)
-            waiting[until].timer = loop.call_later(_LATE, tell)
+            self._tick_after(_LATE, loop, waiting, late=True)
             return
-        now = monotonic()
-        result = Result("timeout", now, until[1])
-        if waiting is self._waiting and now - self._began >= SLOW:
-            # That somebody has less patience says nothing about the broker.
-            self._found(result)
-        waiting.pop(until).answer(result)
+        for _, seconds, callers in waiting.over(now):
+            result = Result("timeout", now, seconds)
+            if here and now - self._began >= SLOW:
+                # That somebody has less patience says nothing about the broker.
+                self._found(result)
+            _tell(callers, result)
+        if here and self._watched:
+            self._look(loop)
+        if waiting or (here and self._watched):
+            self._tick_after(_MOMENT, loop, waiting)
+        elif here:
+            self._ticking = False
 
     def _fly(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the round trip in flight, and begin one if there is none whose answer can come."""
         epoch, task = self.driver.epoch(), self._task
         # Before the task: some event loops run it at once, as far as it goes.
         self._watched = True
-        self._timer = loop.call_later(_LOOK_EVERY, self._look, loop)
+        if not self._ticking:
+            # One timer for all: it goes on while anybody waits.
+            self._ticking = True
+            self._tick_after(_MOMENT, loop, self._waiting)
         if task is None or task.done() or self._epoch != epoch:
             if task is not None:
                 task.cancel()
@@ -209,36 +246,32 @@ class RoundTrips:
         now = monotonic()
         if code == "ok":
             self.last_ok = now
-        self._stop_watching()
-        self._answer(self._found(Result(code, now, now - start)))
+        self._tell(self._found(Result(code, now, now - start)))
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those who wait, or ask once more for them, when the client has come to know better."""
-        self._watched = False
-        if self._home is not loop or not (self._waiting or self._in_flight):
-            return
-        if (code := self.driver.down()) is None:
+        if not self._waiting and (self._task is None or self._task.done()):
+            self._watched = False
+        elif (code := self.driver.down()) is None:
             self._fly(loop)
         else:
-            self._answer(self._found(Result(code, monotonic())))
-
-    @property
-    def _in_flight(self) -> bool:
-        return self._task is not None and not self._task.done()
-
-    def _stop_watching(self) -> None:
-        self._watched = False
-        self._timer.cancel()
+            self._tell(self._found(Result(code, monotonic())))
 
     async def give_up(self) -> None:
         """Forget the round trip in flight: the connection it was made on is gone."""
         task, self._task, self._flight = self._task, None, None
         if task is None or task.done() or self._home is not asyncio.get_running_loop():
             return
-        self._stop_watching()
-        self._answer(Result("timeout", monotonic()))
+        self._tell(Result("timeout", monotonic()))
         task.cancel()
         await asyncio.wait((task,), timeout=_END_TIMEOUT)
+
+
+def _tell(callers: list[asyncio.Future[Result]], result: Result) -> None:
+    for caller in callers:
+        # One that has gone away was cancelled.
+        if not caller.done():
+            caller.set_result(result)
 
 
 async def _ask_there(

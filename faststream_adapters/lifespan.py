@@ -22,10 +22,11 @@ from ._compat import (
     on_shutdown,
     on_startup,
 )
-from .health import Observer
+from .health import Observer, changes
 from .redaction import redacted_traceback, without_secrets
 from .signals import DrainSignals
-from .supervision import BrokerRun, Settings, end, run_of
+from .supervision import BrokerRun, Settings, run_of
+from .tasks import end
 from .workers import warn_of_siblings
 
 if TYPE_CHECKING:
@@ -447,6 +448,7 @@ class BrokerLifespan:
     def _set_state(self, new: State) -> None:
         old, self._state = self._state, new
         self.was_running = self.was_running or new == "running"
+        changes.mark()
         logger.info("Brokers: %s -> %s", old, new)
         for observer in self.observers:
             observer.changed()

@@ -13,7 +13,7 @@ from ._compat import Broker
 from .hosting import AdapterKeywords, hosting_for
 from .lifespan import BrokerLifespan, HostStartError, serve_lifespan, unwrapped
 from .redaction import redact, redacted_traceback
-from .supervision import end
+from .tasks import end
 
 logger = logging.getLogger("faststream.adapters")
 
@@ -51,8 +51,7 @@ class FastStreamMiddleware:
         if scope["type"] == "lifespan":
             await serve_lifespan(host_first(self.app, scope, self.lifespan, host=self.host), receive, send)
             return
-        app, scope = self._routes.find(scope) or (self.app, scope)
-        await app(scope, receive, send)
+        await self._routes.begin(scope, receive, send, self.app)
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ class AsgiResponse:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(status_code={self.status_code}, {len(self.body)} bytes)"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's)
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's)
         """Send the response; a websocket is closed instead."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
@@ -53,6 +53,9 @@ class AsgiResponse:
         await send(
             {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body},
         )
+
+    # A method is called in less time than an object.
+    __call__ = answer
 
 
 class JSONResponse(AsgiResponse):

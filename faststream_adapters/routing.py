@@ -1,8 +1,7 @@
 """Which app answers a request: endpoints by their exact path, everything else by prefix."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterator, Sequence
-from types import CoroutineType
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any
 
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
@@ -95,25 +94,21 @@ class Endpoint(ABC):
         self._not_allowed = AsgiResponse(b"Method Not Allowed", 405, {"Allow": ", ".join(self.methods)})
 
     @abstractmethod
-    def respond(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> ASGIApp | Coroutine[Any, Any, ASGIApp]:
-        """Answer one request, with a coroutine where that takes waiting; its method is one of `methods`."""
+    def respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request, whose method is one of `methods`, by what is returned to be awaited."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection, of any kind."""
         if scope["type"] == "lifespan":
             await _accept_lifespan(receive, send)
-            return
-        response: Any = self._not_allowed
+        else:
+            await self.begin(scope, receive, send)
+
+    def begin(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Answer one request or websocket by what is returned to be awaited."""
         if scope["type"] == "http" and scope["method"] in self.methods:
-            response = self.respond(scope, receive, send)
-            if isinstance(response, CoroutineType):
-                response = await response
-        await response(scope, receive, send)
+            return self.respond(scope, receive, send)
+        return self._not_allowed.answer(scope, receive, send)
 
 
 async def _accept_lifespan(receive: Receive, send: Send) -> None:
@@ -155,20 +150,39 @@ class Routes:
             msg = f"The path {path!r} is served already: give each route a path of its own."
             raise SetupError(msg)
         if exact:
-            self._exact[path] = self._roots[path] = app
+            self._exact[path] = app
+            self._roots[path] = _begin(app)
         else:
             if isinstance(root := getattr(app, "root", None), Endpoint):
-                self._roots[path] = root
+                self._roots[path] = _begin(root)
             # The longest prefix is asked first, so that /docs/internal is not swallowed by /docs.
             self._mounts = dict(
                 sorted([*self._mounts.items(), (path, app)], key=lambda mount: -len(mount[0])),
             )
 
-    def find(self, scope: Scope) -> tuple[ASGIApp, Scope] | None:
-        """Return the app that answers this HTTP or websocket scope and the scope to call it with."""
+    def begin(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        otherwise: ASGIApp,
+    ) -> Awaitable[None]:
+        """Answer one request or websocket by what is returned to be awaited.
+
+        Args:
+            scope: The HTTP or websocket scope.
+            receive: The ASGI receive callable.
+            send: The ASGI send callable.
+            otherwise: The app that answers what has no route.
+        """
         # Most requests: nothing above us, no slash at the end.
         if not scope.get("root_path") and (app := self._roots.get(scope["path"])) is not None:
-            return app, scope
+            return app(scope, receive, send)
+        app, scope = self.find(scope) or (otherwise, scope)
+        return app(scope, receive, send)
+
+    def find(self, scope: Scope) -> tuple[ASGIApp, Scope] | None:
+        """Return the app that answers this HTTP or websocket scope and the scope to call it with."""
         path = route_path(scope)
         if (app := self._roots.get(path)) is not None:
             return app, scope
@@ -177,3 +191,9 @@ class Routes:
             if _below(path, below) is not None:
                 return mounted, mount_scope(scope, below)
         return None
+
+
+def _begin(app: ASGIApp) -> ASGIApp:
+    """Return how an app is called that is known to get no lifespan."""
+    # A subclass with a call of its own, such as one that checks a password, has the last word.
+    return app.begin if isinstance(app, Endpoint) and type(app).__call__ is Endpoint.__call__ else app

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, replace
 from socket import gaierror
 from ssl import SSLError
@@ -16,9 +16,10 @@ from faststream.exceptions import SetupError
 from ._compat import Broker
 from .brokers import Code, driver_for
 from .consumers import HANDLERS_TIMEOUT, Consumers
-from .health import Result, RoundTrips
+from .health import Result, RoundTrips, changes
 from .progress import HandlerAges
 from .redaction import redact
+from .tasks import end
 
 logger = logging.getLogger("faststream.adapters")
 
@@ -37,9 +38,6 @@ PATIENCE = 30.0
 LOOK_EVERY = 0.05
 """Seconds between two looks at handlers that finish while their server is away."""
 
-END_TIMEOUT = 0.5
-"""Seconds that a cancelled task gets before it is cancelled once more."""
-
 _REASONS: dict[Code, str] = {
     "timeout": "it did not answer in time",
     "refused": "the connection was refused",
@@ -55,16 +53,6 @@ def backoff() -> Iterator[float]:
     while True:
         yield delay * random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, guards nothing)
         delay = min(delay * 2, 30.0)
-
-
-async def end(task: "asyncio.Task[Any]") -> None:
-    """Cancel a task until it has ended: some client code swallows the first cancellation."""
-    for _ in range(20):
-        task.cancel()
-        await asyncio.wait((task,), timeout=END_TIMEOUT)
-        if task.done():
-            return
-    logger.error("A task does not end when it is cancelled: %r", task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +99,13 @@ class BrokerRun:
         self.settings: Settings | None = None
         self.host: object = None
         self.error: Exception | None = None
-        self._up = asyncio.Event()
+        self.up = False
+        """Whether the broker was started and not stopped since; what its server does is another question."""
+        self.optional = False
+        """Whether the service can do without this broker."""
+        self._start_is_over = asyncio.Event()
         self._task: asyncio.Task[None]
         self._ended: asyncio.Event | None = None
-
-    @property
-    def up(self) -> bool:
-        """Whether the broker was started and not stopped since; what its server does is another question."""
-        return self._up.is_set() and self.error is None
 
     @property
     def why(self) -> str:
@@ -136,25 +123,17 @@ class BrokerRun:
             return f"TLS failed ({getattr(error, 'reason', None) or error.strerror})"
         return _REASONS.get(self.driver.code(error), type(error).__name__)
 
-    @property
-    def optional(self) -> bool:
-        """Whether the service can do without this broker."""
-        return self.settings is not None and self.settings.optional
-
-    @property
     def beyond_help(self) -> bool:
-        """Whether the broker or a subscriber is dead, and nobody will bring it back."""
+        """Return whether the broker or a subscriber is dead, and nobody will bring it back."""
         if self.settings is None or self.settings.supervise or self.optional:
             return False
         return self.driver.gave_up or "closed" in self.consumers.faults.values()
 
-    @property
     def not_consuming(self) -> Code | None:
-        """Why messages that the broker delivers are not handled here; None if they are."""
-        if self.holders and not self.up:
+        """Return why messages that the broker delivers are not handled here; None if they are."""
+        if not self.up and self.holders:
             return "not_started"
-        # As a rule there is none, and every probe asks.
-        return self.consumers.fault if self.consumers.faults else None
+        return self.consumers.fault
 
     def subscribers(self) -> Iterator[tuple[str, Code]]:
         """Yield each subscriber's name and whether it consumes; none where none is meant to."""
@@ -191,10 +170,12 @@ class BrokerRun:
             self.check_host(host)
         else:
             self.settings = settings
+            self.optional = settings.optional
             self._down()
             self.round_trips.live_in(asyncio.get_running_loop())
             self._task = asyncio.create_task(self._run(settings, after=self._ended))
         self.holders.append(holder)
+        changes.mark()
         if host is not None and self.host is None:
             self.host = host
             self.broker.context.set_global("host", host)
@@ -214,7 +195,7 @@ class BrokerRun:
 
     async def wait_up(self) -> None:
         """Wait until the broker is started, or raise what its start raised."""
-        await self._up.wait()
+        await self._start_is_over.wait()
         if self.error is not None:
             raise self.error
 
@@ -228,6 +209,7 @@ class BrokerRun:
         if holder not in self.holders:
             return
         self.holders.remove(holder)
+        changes.mark()
         if self.holders:
             return
         up, task, stopped = self.up, self._task, False
@@ -251,19 +233,24 @@ class BrokerRun:
 
     def _down(self) -> None:
         """From now on the broker is not up, until a start has succeeded."""
-        self.error = None
-        self._up = asyncio.Event()
+        self.up, self.error = False, None
+        self._start_is_over = asyncio.Event()
         self.consumers.forget()
 
     def fresh(self, ttl: float) -> Result | None:
         """Return whether the broker is there, if that is known without asking it."""
         if self.error is not None:
             return Result(self.driver.code(self.error), monotonic())
-        return self.round_trips.fresh(ttl)
+        last = self.round_trips.last
+        return last if ttl and last is not None and monotonic() - last.at <= ttl else None
 
-    async def ask(self, seconds: float, ttl: float = 0.0) -> Result:
-        """Return whether the broker is there; see `RoundTrips.ask`."""
-        return self.fresh(ttl) or await self.round_trips.ask(seconds)
+    def ask(self, seconds: float, ttl: float = 0.0) -> Awaitable[Result]:
+        """Return the answer to whether the broker is there, to be awaited; see `RoundTrips.ask`."""
+        if (result := self.fresh(ttl)) is None:
+            return self.round_trips.answer(seconds)
+        known: asyncio.Future[Result] = asyncio.Future()
+        known.set_result(result)
+        return known
 
     def known(self) -> Result:
         """Return what the last round trip has found, without a new one; supervision makes one each second."""
@@ -283,27 +270,29 @@ class BrokerRun:
 
     async def _start(self, settings: Settings) -> None:
         delays = backoff()
-        up = self._up
+        over = self._start_is_over
         while True:
             try:
                 await self.driver.start(consume=settings.consume, supervise=settings.supervise)
             except Exception as error:  # noqa: BLE001 (reported by who waits, or tried again)
-                if up is not self._up:
+                if over is not self._start_is_over:
                     # Released meanwhile: clients that connect swallow a cancellation, or make an error of it.
                     return
                 self.error = error
+                changes.mark()
                 await self._abort()
                 if not settings.retry:
-                    self._up.set()
+                    over.set()
                     return
                 delay = next(delays)
                 logger.warning("%s is not up: %s. Next try in %.1f s.", self.driver.name, self.why, delay)
                 await asyncio.sleep(delay)
             else:
-                if up is self._up:
-                    self.error = None
+                if over is self._start_is_over:
                     self.consumers.started()
-                    up.set()
+                    self.up, self.error = True, None
+                    changes.mark()
+                    over.set()
                 return
 
     async def _watch(self, settings: Settings) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from functools import cached_property, lru_cache
 from importlib import import_module
@@ -112,12 +112,13 @@ class _ContentEndpoint(Endpoint):
         super().__init__(include_in_schema=include_in_schema)
         self._content = content
 
-    def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:  # noqa: ARG002 (any request)
+    def respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         try:
-            return self._content(scope).answer(scope)
+            response = self._content(scope).answer(scope)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is not the client's business)
             logger.error("The AsyncAPI document could not be built.\n%s", redacted_traceback(error))  # noqa: TRY400 (redacted)
-            return _FAILED
+            response = _FAILED
+        return response(scope, receive, send)
 
 
 def _file_endpoint(content: Content) -> Endpoint:

@@ -21,6 +21,7 @@ from faststream_adapters._compat import (
     nats_forget_connection,
     nats_streams,
 )
+from faststream_adapters.tasks import end
 
 from . import PING_TIMEOUT, Code, Driver
 from .nats_subscriptions import NEVER, adopt, drain, jetstream_of, read_again, reads, subscription_of
@@ -87,7 +88,11 @@ class NatsDriver(Driver):
         return "closed" if client.is_closed else "refused"
 
     async def check(self) -> Code:
-        if not await self.broker.ping(PING_TIMEOUT):
+        client = self.client
+        ping = self.broker.ping
+        # Of a client, FastStream's own ping looks at this flag only, at the cost of a timer.
+        connected = client is not None and client.is_connected and _is_own(ping)
+        if not connected and not await ping(PING_TIMEOUT):
             return "error" if self.real else "not_started"
         if (client := self.client) is not None:
             await client.rtt(NEVER)
@@ -229,6 +234,10 @@ def _was_refused(client: Client, what: str) -> bool:
     return "permissions violation" in said and what.lower() in said
 
 
+def _is_own(ping: Any) -> bool:
+    return getattr(ping, "__func__", None) is NatsBroker.ping
+
+
 def _lacks_tls(client: Client) -> bool:
     """Return whether the connection is a plain one although TLS was asked for.
 
@@ -254,6 +263,9 @@ async def close(client: Client) -> None:
     with suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await client.close()
+    # It has cancelled this task once, which wait_for() swallows in the moment in which a try to connect ends.
+    if (task := client._reconnection_task) is not None and not task.done():  # noqa: SLF001 (nats-py has no public way)
+        await end(task)
     # A close() that was interrupted counts as done, and leaves the socket open.
     if (transport := client._transport) is not None:  # noqa: SLF001 (nats-py has no public way)
         transport.close()  # type: ignore[no-untyped-call]  # nats-py left it untyped

@@ -67,15 +67,15 @@ class BrokerMetrics:
 
     def _watch(self) -> None:
         """Be told of what happens, to brokers too that were added to an app."""
-        for lifespan in self._target.lifespans:
+        for lifespan in self._target.lifespans():
             lifespan.observers.add(self)
-        for run in self._target.runs:
+        for run in self._target.runs():
             run.round_trips.observers.add(self)
 
     def refresh(self) -> None:
         """Bring everything up to date."""
         self._watch()
-        states = {lifespan.state for lifespan in self._target.lifespans} or {"stopped"}
+        states = {lifespan.state for lifespan in self._target.lifespans()} or {"stopped"}
         for state in get_args(State):
             self._state.labels(state).set(state in states)
         for name, run in self._target.named:

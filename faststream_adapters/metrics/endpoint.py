@@ -75,7 +75,7 @@ class _Metrics(Endpoint):
         # As prometheus_client does, which writes either into memory or into these files.
         self._workers = Workers(os.environ[VARIABLE]) if VARIABLE in os.environ else None
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send) -> AsgiResponse:  # noqa: ARG002 (any request)
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         choose_encoder = self._client.exposition.choose_encoder
         try:
             encode, content_type = choose_encoder(header(scope, b"accept"))
@@ -91,7 +91,7 @@ class _Metrics(Endpoint):
             self._brokers.refresh()
         # 10,000 series take 60 ms, for which no message would be handled.
         body = await asyncio.to_thread(self._body, encode, names, compressed=compressed)
-        return AsgiResponse(body, 200, headers)
+        await AsgiResponse(body, 200, headers)(scope, receive, send)
 
     def _body(self, encode: Callable[[Any], bytes], names: list[str], *, compressed: bool) -> bytes:
         registry = self._collected(describe=bool(names))

@@ -32,7 +32,8 @@ from faststream_adapters.brokers import Code, driver_for, redis_reading
 from faststream_adapters.brokers import redis as redis_driver
 from faststream_adapters.brokers.redis import RedisDriver
 from faststream_adapters.lifespan import BrokerStartError
-from faststream_adapters.supervision import end, run_of
+from faststream_adapters.supervision import run_of
+from faststream_adapters.tasks import end
 from tests.examples.blocks import python_blocks
 from tests.servers.redis import RedisSentinel, RedisServer, find_redis_server
 from tests.support import client, eventually, eventually_status, status

@@ -156,7 +156,7 @@ async def test_what_is_in_a_handler_is_finished_before_its_subscriber_starts_aga
         await broker.publish("slow", "jobs")
         await entered.wait()
         await jetstream(broker).delete_stream("jobs")
-        await eventually(lambda: run_of(broker).not_consuming == "deleted")
+        await eventually(lambda: run_of(broker).not_consuming() == "deleted")
         await eventually_status(make_readiness_asgi(lifespan), 503)
         assert received.empty()
         go_on.set()
@@ -284,7 +284,7 @@ async def test_of_an_optional_broker_it_is_a_warning(nats_js: NatsServer) -> Non
         await eventually_status(ready, 200)
         await eventually(lambda: run_of(broker).up)
         await jetstream(broker).delete_stream("jobs")
-        await eventually(lambda: run_of(broker).not_consuming == "deleted")
+        await eventually(lambda: run_of(broker).not_consuming() == "deleted")
         async with client(ready) as http:
             answer = await http.get("/")
         assert answer.status_code == 200
@@ -467,7 +467,7 @@ async def test_a_stream_that_two_services_share_is_made_again_for_both(nats_js: 
             await eventually(lambda broker=broker: bool(run_of(broker).consumers._answers))  # type: ignore[misc]  # noqa: SLF001
             await eventually_status(make_readiness_asgi(lifespan), 204)
         info = await jetstream(second).stream_info("shared")
-        await eventually(lambda: not run_of(first).not_consuming and not run_of(second).not_consuming)
+        await eventually(lambda: not run_of(first).not_consuming() and not run_of(second).not_consuming())
         info = await jetstream(second).stream_info("shared")
         assert sorted(info.config.subjects or []) == ["first", "second"]
 

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from faststream.exceptions import StopConsume
 from faststream.nats import JStream, NatsBroker, PullSub
+from nats import connect
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import AuthorizationError, ConnectionClosedError, NoServersError
@@ -356,6 +357,24 @@ async def test_a_user_who_is_revoked_is_told_apart(nats_factory: NatsFactory) ->
 
 async def test_a_client_that_never_connected_can_be_closed() -> None:
     await close(Client())
+
+
+async def test_no_client_that_was_closed_goes_on_reconnecting(nats_factory: NatsFactory) -> None:
+    """One that is told to stop in the moment in which a try to connect has ended does not hear it."""
+    server = nats_factory()
+    clients = [
+        await connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0, error_cb=_ignore)
+        for _ in range(30)
+    ]
+    server.kill()
+    await eventually(lambda: all(client.is_reconnecting for client in clients))
+    for client in clients:
+        await close(client)
+    assert not [task for task in asyncio.all_tasks() if "_attempt_reconnect" in repr(task)]
+
+
+async def _ignore(error: Exception) -> None:
+    pass
 
 
 async def test_a_ping_of_the_users_own_counts(shared_nats: NatsServer) -> None:

@@ -24,8 +24,8 @@ async def second(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Hello(Endpoint):
-    async def respond(self, scope: Scope, receive: Receive, send: Send) -> ASGIApp:
-        return AsgiResponse(b"hello")
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await AsgiResponse(b"hello")(scope, receive, send)
 
 
 @pytest.mark.parametrize(

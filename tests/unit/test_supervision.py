@@ -11,7 +11,8 @@ from faststream.nats import NatsBroker
 
 from faststream_adapters import BrokerLifespan, supervision
 from faststream_adapters.lifespan import BrokerStartError
-from faststream_adapters.supervision import BrokerRun, Settings, backoff, end, run_of
+from faststream_adapters.supervision import BrokerRun, Settings, backoff, run_of
+from faststream_adapters.tasks import end
 from tests.servers.nats import NatsServer
 from tests.support import eventually
 
@@ -46,7 +47,7 @@ async def test_a_task_that_cannot_be_ended_is_named(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(supervision, "END_TIMEOUT", 0.001)
+    monkeypatch.setattr("faststream_adapters.tasks.END_TIMEOUT", 0.001)
     give_up = False
 
     async def immortal() -> None:
