@@ -1,7 +1,8 @@
-"""A consumer in a process of its own: prints the CPU time per message, then ends.
+"""A consumer in a process of its own.
 
-Arguments: how it runs (`plain`, `upstream`, `standalone`, `fastapi`), NATS's address, the number of messages,
-and the port to serve on.
+Arguments: how it runs (`plain`, `upstream`, `standalone`, `fastapi`, `quart`), NATS's address, the number of
+messages, and the port to serve on. It prints `ready` when it consumes, and in the end the CPU time that it
+took and when the first and the last message came.
 """
 
 import asyncio
@@ -25,15 +26,15 @@ class Count:
         self.messages = messages
         self.left = messages
         self.done = asyncio.Event()
-        self.cpu = self.wall = 0.0
+        self.cpu = self.first = self.last = 0.0
 
     async def handle(self, number: int) -> None:  # noqa: ARG002 (it is what is consumed)
         """Handle a message."""
         if self.left == self.messages:
-            self.cpu, self.wall = time.process_time(), time.perf_counter()
+            self.cpu, self.first = time.process_time(), time.perf_counter()
         self.left -= 1
         if not self.left:
-            self.cpu, self.wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
+            self.cpu, self.last = time.process_time() - self.cpu, time.perf_counter()
             self.done.set()
 
 
@@ -46,6 +47,14 @@ def _app(how: str, broker: NatsBroker) -> Any:
 
     if how == "standalone":
         return AsgiFastStream(broker, logger=None, liveness_path="/livez")
+    if how == "quart":
+        from quart import Quart
+
+        from faststream_adapters.quart import QuartFastStream
+
+        site = Quart("bench")
+        QuartFastStream(broker, app=site, liveness_path="/livez")
+        return site
     from fastapi import FastAPI
 
     from faststream_adapters.fastapi import FastStreamRouter
@@ -65,11 +74,7 @@ async def main(how: str, url: str, messages: int, port: int) -> None:
     logging.disable(logging.CRITICAL)
     broker = NatsBroker(url, logger=None)
     count = Count(messages)
-    broker.subscriber("numbers")(count.handle)
-
-    @broker.subscriber("ready")
-    async def ready() -> str:
-        return "yes"
+    broker.subscriber(how)(count.handle)
 
     if how == "plain":
         app = FastStream(broker, logger=None)
@@ -85,10 +90,15 @@ async def main(how: str, url: str, messages: int, port: int) -> None:
         def stop() -> None:
             server.should_exit = True
 
+    while not (broker.running or task.done()):  # noqa: ASYNC110 (nobody else tells)
+        await asyncio.sleep(0.01)
+    # The server knows of the subscriber.
+    await broker.connection.flush()
+    print("ready", flush=True)
     await asyncio.wait((asyncio.create_task(count.done.wait()), task), return_when=asyncio.FIRST_COMPLETED)
     stop()
     await task
-    print(count.cpu / messages * 1e6, count.wall / messages * 1e6)
+    print(count.cpu, count.first, count.last)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """What a request costs in the process that answers it, without a server."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 from faststream.asgi import AsgiFastStream as UpstreamApp
 from faststream.asgi import AsgiResponse as UpstreamResponse
@@ -17,10 +17,12 @@ from faststream.nats import NatsBroker
 from faststream_adapters import AsgiFastStream, AsgiResponse, Query, get, make_ping_asgi, make_readiness_asgi
 from tests.servers.nats import NatsServer
 
-from .measure import Case, Contender, Goal, Row, in_turns
+from .measure import Case, Contender, Goal, Row, in_turns, one_by_one, turns
 
-TURNS = 15
-CALLS = 500
+TURNS = 30
+MOST_TURNS = 300
+SECONDS = 0.003
+"""How long a contender's turn lasts: less than the noise of the machine takes to change."""
 AT_ONCE = 100
 
 HEADERS = [(b"host", b"service:8000"), (b"user-agent", b"kube-probe/1.33"), (b"accept", b"*/*")]
@@ -78,22 +80,37 @@ def request(app: ASGIApp, path: str, *headers: tuple[bytes, bytes]) -> Once:
     return once
 
 
-async def one_after_the_other(once: Once) -> float:
-    """Return the microseconds that a call takes."""
-    start = time.perf_counter()
-    for _ in range(CALLS):
-        await once()
-    return (time.perf_counter() - start) / CALLS * 1e6
+class Calls:
+    """Calls one after the other, as many as fit into a turn.
+
+    Args:
+        once: Makes one call.
+    """
+
+    def __init__(self, once: Once) -> None:
+        self.once = once
+        self._times = 1
+
+    async def __call__(self) -> float:
+        """Return the microseconds that a call takes."""
+        start = time.perf_counter()
+        for _ in range(self._times):
+            await self.once()
+        seconds = (time.perf_counter() - start) / self._times
+        if self._times == 1:
+            self._times = max(int(SECONDS / seconds), 2)
+        return seconds * 1e6
 
 
-async def at_once(once: Once) -> float:
-    """Return the microseconds that a call takes when many are made at once."""
-    start = time.perf_counter()
-    for _ in range(CALLS // AT_ONCE):
+def at_once(once: Once) -> Once:
+    """Return what makes many calls at once."""
+
+    async def many() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(once())  # type: ignore[arg-type]  # a coroutine function's result
-    return (time.perf_counter() - start) / CALLS * 1e6
+
+    return many
 
 
 async def sent_by(app: ASGIApp, path: str) -> list[Message]:
@@ -182,7 +199,6 @@ def with_routes(count: int) -> ASGIApp:
 
 async def _cases(apps: Apps) -> AsyncIterator[Case]:
     ours, upstream = apps.ours, apps.upstream
-    one = one_after_the_other
 
     def case(
         what: str,
@@ -191,27 +207,28 @@ async def _cases(apps: Apps) -> AsyncIterator[Case]:
         bare: ASGIApp = bare,
         headers: tuple[tuple[bytes, bytes], ...] = (),
         beside: bool = False,
-        how: Callable[[Once], Awaitable[float]] = one,
+        how: Callable[[Once], Once] = lambda once: once,
         like: str | None = None,
     ) -> Case:
         apps: dict[Contender, ASGIApp] = {"bare": bare, "ours": ours}
         if beside:
             apps["upstream"] = upstream
         runs = {
-            name: partial(how, request(app, like if like and name == "upstream" else path, *headers))
+            name: Calls(how(request(app, like if like and name == "upstream" else path, *headers)))
             for name, app in apps.items()
         }
-        return Row(what, "µs", goals), runs
+        return Row(what, "µs", goals), one_by_one(runs)
 
     up_ping = {"beside": True, "like": "/ping"}
     cheap = Goal("bare", most=4)
     yield case("liveness", "/livez", cheap)
     yield case("startup", "/startupz", cheap)
     yield case("readiness, cached by `ttl`", "/readyz-ttl", cheap)
+    yield case("readiness, a round trip each", "/readyz")
     yield case("ping, cached by `ttl`", "/ping-ttl", cheap, **up_ping)  # type: ignore[arg-type]  # two keywords in one
     yield case("ping, a round trip each", "/ping", **up_ping)  # type: ignore[arg-type]  # as above
     yield case(
-        f"ping, {AT_ONCE} at once share a round trip",
+        f"{AT_ONCE} pings at once, which share a round trip",
         "/ping",
         Goal("upstream", most=1 / 5),
         how=at_once,
@@ -247,7 +264,7 @@ async def _cases(apps: Apps) -> AsyncIterator[Case]:
         many = request(with_routes(count), f"/route-{count - 1}")
         yield (
             Row(f"{count} routes (bare: one route of ours)", "µs", goals),
-            {"bare": partial(one, few), "ours": partial(one, many)},
+            one_by_one({"bare": Calls(few), "ours": Calls(many)}),
         )
 
 
@@ -257,4 +274,11 @@ async def measure() -> list[Row]:
         # No cached answer may run out while it is measured.
         apps = Apps(server.url, ttl=600.0)
         async with apps.running():
-            return await in_turns([case async for case in _cases(apps)], TURNS)
+            cases = [case async for case in _cases(apps)]
+            # What is there already is not looked through again and again.
+            gc.collect()
+            gc.freeze()
+            try:
+                return await in_turns(cases, turns(TURNS), turns(MOST_TURNS))
+            finally:
+                gc.unfreeze()

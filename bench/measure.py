@@ -1,6 +1,7 @@
-"""How things are measured: side by side, in turns, and told as ratios of medians."""
+"""How things are measured: side by side, turn by turn, and told as ratios."""
 
-import gc
+import math
+import os
 import statistics
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,9 @@ from typing import Literal
 
 Contender = Literal["bare", "upstream", "ours"]
 """A bare ASGI app (or the host's own route, or FastStream alone), `faststream.asgi`, this package."""
+
+PRECISION = 0.01
+"""The standard error of a ratio, as a share of it, with which it is known well enough."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Goal:
     least: float | None = None
 
     def met(self, row: "Row") -> bool:
-        """Return whether the row's medians are as they should be."""
+        """Return whether the row's ratio is as it should be."""
         ratio = row.ratio(self.than)
         return (self.most is None or ratio <= self.most) and (self.least is None or ratio >= self.least)
 
@@ -63,17 +67,30 @@ class Row:
         """Return the median of all turns."""
         return statistics.median(self.values[contender])
 
-    def ratio(self, than: Contender) -> float:
-        """Return our median as a multiple of another one's."""
-        return self.median("ours") / self.median(than)
-
     def spread(self, contender: Contender) -> float:
-        """Return how far the middle half of the values lies apart, as a share of their median."""
-        values = self.values[contender]
-        if len(values) < 2:  # noqa: PLR2004 (one value has no spread)
-            return 0.0
-        low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-        return (high - low) / self.median(contender)
+        """Return half of how far the middle half of the values lies apart, as a share of their median."""
+        return _middle_half(self.values[contender]) / 2 / self.median(contender)
+
+    def ratios(self, than: Contender) -> list[float]:
+        """Return our value as a multiple of another one's, turn by turn: both had the same noise."""
+        return [ours / theirs for ours, theirs in zip(self.values["ours"], self.values[than], strict=True)]
+
+    def ratio(self, than: Contender) -> float:
+        """Return the median of these ratios."""
+        return statistics.median(self.ratios(than))
+
+    def error(self, than: Contender) -> float:
+        """Return the standard error of this median, as a share of it."""
+        ratios = self.ratios(than)
+        # Of values that are spread like a bell, which the middle half shows whatever the outliers are.
+        deviation = _middle_half(ratios) / 1.349
+        return 1.253 * deviation / math.sqrt(len(ratios)) / statistics.median(ratios)
+
+    @property
+    def known(self) -> bool:
+        """Whether all ratios are known with precision."""
+        others = [contender for contender in self.values if contender != "ours"]
+        return all(self.error(than) <= PRECISION for than in others)
 
     @property
     def met(self) -> bool | None:
@@ -84,19 +101,48 @@ class Row:
         return within and all(goal.met(self) for goal in self.goals)
 
 
-Case = tuple[Row, Mapping[Contender, Callable[[], Awaitable[float]]]]
-"""A row, and what each contender does in one turn; it returns the value of that turn."""
+def _middle_half(values: list[float]) -> float:
+    """Return how far the middle half of the values lies apart."""
+    if len(values) < 2:  # noqa: PLR2004 (one value has no spread)
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return high - low
 
 
-async def in_turns(cases: Iterable[Case], turns: int) -> list[Row]:
-    """Measure every case again and again, each contender in turn, so that noise meets them all alike."""
+Turn = Callable[[], Awaitable[Mapping[Contender, float]]]
+"""Measures every contender once."""
+
+Case = tuple[Row, Turn]
+
+
+def one_by_one(runs: Mapping[Contender, Callable[[], Awaitable[float]]]) -> Turn:
+    """Return what measures one contender after the other."""
+
+    async def turn() -> dict[Contender, float]:
+        return {contender: await run() for contender, run in runs.items()}
+
+    return turn
+
+
+async def in_turns(cases: Iterable[Case], least: int, most: int) -> list[Row]:
+    """Measure every case again and again.
+
+    Args:
+        cases: The cases.
+        least: So many turns each.
+        most: No more turns, although a ratio is not known with precision yet.
+    """
     cases = list(cases)
-    for turn in range(-1, turns):
-        for row, contenders in cases:
-            for contender, run in contenders.items():
-                gc.collect()
-                value = await run()
+    for turn in range(-1, most):
+        for row, run in cases:
+            if turn < least or not row.known:
+                values = await run()
                 # The first turn only warms up.
-                if turn >= 0:
+                for contender, value in values.items() if turn >= 0 else ():
                     row.add(contender, value)
     return [row for row, _ in cases]
+
+
+def turns(number: int) -> int:
+    """Return so many turns; one only in a run that is to show that everything works (`QUICK=1`)."""
+    return 1 if os.environ.get("QUICK") else number

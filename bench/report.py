@@ -16,9 +16,10 @@ _INTRODUCTION = """\
 
 `make bench` measures all of this side by side in one run, and writes this page; do not edit it by hand. Each
 value is the median of several turns, one contender after the other; after ± is half of the spread of their
-middle half. The ratios are what counts: absolute times are those of one machine. **Bare** is an ASGI app that
-does nothing but answer, in a host the host's own trivial route, and for messages `FastStream(broker).run()`.
-A mark after a goal says whether this run met it."""
+middle half. The ratios are what counts: absolute times are those of one machine in a certain hour. A ratio is
+the median of the ratios of each turn, and after ± is its standard error: turns go on until that is 1 %, or
+there were enough. **Bare** is an ASGI app that does nothing but answer, in a host the host's own trivial route,
+and for messages `FastStream(broker).run()`. A mark after a goal says whether this run met it."""
 
 _HEADINGS = ("What", "Unit", "Bare", "`faststream.asgi`", "Ours", "Ours ÷ bare", "Ours ÷ upstream", "Goal")
 
@@ -26,11 +27,11 @@ _HEADINGS = ("What", "Unit", "Bare", "`faststream.asgi`", "Ours", "Ours ÷ bare"
 def _value(row: "Row", contender: "Contender") -> str:
     if contender not in row.values:
         return ""
-    return f"{row.median(contender):.4g} ± {row.spread(contender) / 2:.0%}"
+    return f"{row.median(contender):.4g} ± {row.spread(contender):.0%}"
 
 
 def _ratio(row: "Row", than: "Contender") -> str:
-    return f"{row.ratio(than):.3g}" if than in row.values else ""
+    return f"{row.ratio(than):.3g} ± {row.error(than):.1%}" if than in row.values else ""
 
 
 def _goal(row: "Row") -> str:

@@ -13,10 +13,11 @@ import psutil
 from tests.servers.nats import NatsServer
 
 from .in_process import Apps, request
-from .measure import Case, Contender, Row, in_turns
+from .measure import Case, Contender, Row, in_turns, one_by_one, turns
 from .under_load import app_server
 
-TURNS = 5
+TURNS = 7
+MOST_TURNS = 20
 PROBES = 1_000_000
 
 _IMPORT = """
@@ -84,13 +85,13 @@ async def measure() -> list[Row]:
         start = _Start(nats)
         apps: dict[Contender, str] = {"bare": "plain", "upstream": "upstream", "ours": "ours"}
         cases: list[Case] = [
-            (Row("import, over `import faststream`", "ms", limit=15), {"ours": _import}),
+            (Row("import, over `import faststream`", "ms", limit=15), one_by_one({"ours": _import})),
             (
                 Row("from the start of uvicorn to the first answer (bare: no broker)", "s"),
-                {name: partial(start.seconds, app) for name, app in apps.items()},
+                one_by_one({name: partial(start.seconds, app) for name, app in apps.items()}),
             ),
         ]
-        rows = await in_turns(cases, TURNS)
+        rows = await in_turns(cases, turns(TURNS), turns(MOST_TURNS))
         memory = Row("resident memory then", "MiB")
         memory.values = {name: start.memory[app] for name, app in apps.items()}
         return [*rows, memory, await _probes(nats)]

@@ -1,9 +1,10 @@
 """A thousand probes a second, each on its own connection, and what an unrelated request feels meanwhile."""
 
 import asyncio
-import math
 import random
 import statistics
+import sys
+from asyncio.subprocess import PIPE, create_subprocess_exec
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,60 +14,16 @@ from tests.servers import HOST
 from tests.servers.asgi import AppServer
 from tests.servers.nats import NatsServer
 
-from .measure import Goal, Row
-from .under_load import app_server
+from .measure import Goal, Row, turns
+from .paced import Connection, paced, percentile
+from .under_load import ROOT, app_server
 
 PROBES = 1000
 SECONDS = 4.0
 UNRELATED_PER_SECOND = 100
 SLOW = 0.2
 """Seconds that a slow broker's answers are held back."""
-TURNS = 2
-
-
-class Connection:
-    """An HTTP connection that stays open."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def get(self, path: str) -> bytes:
-        """Return the body of the answer."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(HOST, self.port)
-        reader, writer = self._streams
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        _, found, rest = head.lower().partition(b"content-length: ")
-        return await reader.readexactly(int(rest.split(b"\r\n")[0])) if found else b""
-
-    def close(self) -> None:
-        """Close it."""
-        if self._streams is not None:
-            self._streams[1].close()
-
-
-async def paced(port: int, path: str, every: float, first: float, seconds: float) -> list[float]:
-    """Ask again and again at fixed times; return the milliseconds from when each was due until its answer."""
-    loop = asyncio.get_running_loop()
-    connection = Connection(port)
-    due, end = loop.time() + first, loop.time() + seconds
-    times: list[float] = []
-    try:
-        while due < end:
-            await asyncio.sleep(due - loop.time())
-            await connection.get(path)
-            times.append((loop.time() - due) * 1e3)
-            due = max(due + every, loop.time())
-    finally:
-        connection.close()
-    return times
-
-
-def percentile(times: list[float], share: float) -> float:
-    """Return the time that so large a share of the times does not exceed."""
-    return sorted(times)[math.ceil(len(times) * share) - 1]
+TURNS = 6
 
 
 @asynccontextmanager
@@ -93,10 +50,14 @@ async def slowed(target: int, delay: Callable[[], float]) -> AsyncIterator[int]:
 
 async def _storm(app: AppServer, *, probes: int) -> tuple[list[float], list[float]]:
     """Return the times of the unrelated requests and of the probes."""
-    unrelated = paced(app.port, "/hello", 1 / UNRELATED_PER_SECOND, 0.0, SECONDS)
+    arguments = (str(app.port), "/hello", str(1 / UNRELATED_PER_SECOND), str(SECONDS))
+    unrelated = await create_subprocess_exec(
+        sys.executable, "-m", "bench.paced", *arguments, cwd=ROOT, stdout=PIPE
+    )
     storm = [paced(app.port, "/readyz", 1.0, random.random(), SECONDS) for _ in range(probes)]  # noqa: S311 (spread)
-    quiet, *stormy = await asyncio.gather(unrelated, *storm)
-    return quiet, [time for times in stormy for time in times]
+    stormy = await asyncio.gather(*storm)
+    quiet = (await unrelated.communicate())[0]
+    return [*map(float, quiet.split())], [time for times in stormy for time in times]
 
 
 async def measure() -> list[Row]:
@@ -117,7 +78,7 @@ async def measure() -> list[Row]:
             process = psutil.Process(server.pid)
             try:
                 await _storm(server, probes=PROBES)
-                for _ in range(TURNS):
+                for _ in range(turns(TURNS)):
                     for name, row in rows.items():
                         late = SLOW if name == "slow" else 0.0
                         if name == "frozen":

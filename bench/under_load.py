@@ -2,21 +2,27 @@
 
 import asyncio
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
+from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from tests.servers import HOST
 from tests.servers.asgi import AppServer
 from tests.servers.nats import NatsServer
 
-from .measure import Case, Contender, Goal, Row, in_turns
+from .measure import Case, Contender, Goal, Row, Turn, in_turns, turns
+from .slices import Slices, in_slices
 
-TURNS = 3
-SECONDS = 1
+TURNS = 5
+MOST_TURNS = 15
+ROUNDS = 8
+LATENCIES = 3
+"""How often the latencies are looked at; the middle one is told."""
 CONNECTIONS = 32
+_NEVER = 3600
 ROOT = Path(__file__).parents[1]
 HOSTS = ("fastapi", "litestar", "quart", "starlette")
 
@@ -24,7 +30,7 @@ _SCRIPT = """
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("RESULT %f %f %f %f %d\\n",
-    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    summary.requests, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
     latency:percentile(99.9) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
@@ -51,39 +57,62 @@ def app_server(server: str, app: str, nats: NatsServer) -> AppServer:
 
 
 class Load:
-    """One URL under load; the latencies of all turns are kept."""
+    """One URL under load.
+
+    Args:
+        url: The URL.
+        script: What has wrk print one line.
+    """
 
     def __init__(self, url: str, script: Path) -> None:
         self.url = url
         self.latencies: list[tuple[float, ...]] = []
         self._script = script
 
-    async def turn(self) -> float:
-        """Return the requests per second of one turn."""
-        wrk = await asyncio.create_subprocess_exec(
-            *(
-                "wrk",
-                "-t1",
-                f"-c{CONNECTIONS}",
-                f"-d{SECONDS}s",
-                "--latency",
-                "-s",
-                str(self._script),
-                self.url,
-            ),
-            stdout=asyncio.subprocess.PIPE,
-        )
+    async def start(self, seconds: int) -> Process:
+        """Start a load of so many seconds."""
+        options = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(self._script))
+        return await create_subprocess_exec("wrk", *options, self.url, stdout=PIPE)
+
+    async def alone(self) -> None:
+        """Note the latencies of a load that nothing interrupts."""
+        _, *latencies = await self.result(await self.start(1))
+        self.latencies.append(tuple(latencies))
+
+    async def result(self, wrk: Process) -> tuple[float, ...]:
+        """Return how many requests were answered, and the latencies."""
         output = (await wrk.communicate())[0].decode()
         [line] = [line for line in output.splitlines() if line.startswith("RESULT ")]
-        rate, *latencies, errors = map(float, line.split()[1:])
+        requests, *latencies, errors = map(float, line.split()[1:])
         if errors:
             raise RuntimeError(f"{errors:g} requests of {self.url} failed:\n{output}")
-        self.latencies.append(tuple(latencies))
-        return rate
+        return requests, *latencies
 
     def __str__(self) -> str:
         middle = sorted(self.latencies)[len(self.latencies) // 2]
         return "{:.2g}/{:.2g}/{:.2g}".format(*middle)
+
+
+def side_by_side(loads: Mapping[Contender, Load]) -> Turn:
+    """Return what loads several URLs in slices of time; the values are requests per second."""
+
+    async def turn() -> dict[Contender, float]:
+        slices = {name: Slices(await load.start(_NEVER)) for name, load in loads.items()}
+        rates: dict[Contender, float] = {}
+        try:
+            await in_slices(slices.values(), ROUNDS)
+            for name, load in loads.items():
+                # It takes a tenth of a second to end.
+                result, _ = await asyncio.gather(
+                    load.result(slices[name].process), slices[name].run_out(signal.SIGINT)
+                )
+                rates[name] = result[0] / slices[name].seconds()
+        finally:
+            for each in slices.values():
+                each.kill()
+        return rates
+
+    return turn
 
 
 def _rows(servers: dict[tuple[str, str], AppServer]) -> Iterator[tuple[Row, dict[Contender, str]]]:
@@ -130,10 +159,13 @@ async def measure() -> list[Row]:
         cases: list[Case] = []
         loads: list[dict[Contender, Load]] = []
         for row, urls in _rows(servers):
-            load = {name: Load(url, script) for name, url in urls.items()}
-            loads.append(load)
-            cases.append((row, {name: partial(Load.turn, each) for name, each in load.items()}))
-        rows = await in_turns(cases, TURNS)
+            loads.append({name: Load(url, script) for name, url in urls.items()})
+            cases.append((row, side_by_side(loads[-1])))
+        rows = await in_turns(cases, turns(TURNS), turns(MOST_TURNS))
+        for _ in range(turns(LATENCIES)):
+            for load in loads:
+                for each in load.values():
+                    await each.alone()
     for row, load in zip(rows, loads, strict=True):
         latencies = ", ".join(f"{name} {each}" for name, each in load.items())
         row.note = f"p50/p99/p99.9 in ms: {latencies}"
