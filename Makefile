@@ -6,6 +6,7 @@
 #   ARGS="-k health -x"  more arguments for pytest; for make bench the sections: ARGS="in_process start"
 #   RETRY=2              a test that fails runs so often again, and has failed only if it fails each time: on a busy
 #                        machine a real server can be slower than a test allows
+#   QUICK=1              make bench does everything once, to show that it works; such numbers say nothing
 #   CHECK=1              make demo calls every address itself, prints what it saw, and exits
 
 # The first Python on the PATH that is new enough.
@@ -16,6 +17,7 @@ WORKERS ?= 2
 ARGS ?=
 RETRY ?=
 CHECK ?=
+QUICK ?=
 COVERAGE_MIN ?= 100
 
 VENV := .venv
@@ -24,6 +26,10 @@ INSTALLED := $(VENV)/.installed
 PYTEST := -m pytest -n $(WORKERS) $(if $(RETRY),--reruns $(RETRY) --reruns-delay 1)
 GROUPS := --group test --group lint
 BENCHED := $(VENV)/.bench
+# How the load generator of the benchmarks is installed, where it is missing: no wheel brings it.
+ROOT_DO := $(shell test "$$(id -u)" = 0 || echo sudo)
+WRK := if command -v brew >/dev/null; then brew install --quiet wrk; else \
+	$(ROOT_DO) apt-get update --quiet && $(ROOT_DO) apt-get install --quiet --yes --no-install-recommends wrk; fi
 # What `make test` runs. `make test-all` runs everything.
 SELECTION := -m "not full"
 # Nothing asks a question, and pip does not advertise its own updates.
@@ -120,8 +126,9 @@ $(BENCHED): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	@touch $@
 
-bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asgi, and write docs/benchmarks.md (some minutes)
-	$(BIN)/python -m bench $(ARGS)
+bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asgi, and write docs/benchmarks.md (a quarter of an hour)
+	@command -v wrk >/dev/null || { echo "Installing wrk, which makes the load ..."; $(WRK); }
+	$(if $(QUICK),QUICK=$(QUICK) )$(BIN)/python -m bench $(ARGS)
 
 fault-table: $(INSTALLED) ## Measure the faults of docs/faults.md, and write that page (some minutes)
 	$(BIN)/python $(PYTEST) tests/faults --fault-table docs/faults.md $(ARGS)

@@ -69,7 +69,7 @@ class Row:
 
     def spread(self, contender: Contender) -> float:
         """Return half of how far the middle half of the values lies apart, as a share of their median."""
-        return _middle_half(self.values[contender]) / 2 / self.median(contender)
+        return _middle_half(self.values[contender]) / 2 / (self.median(contender) or 1)
 
     def ratios(self, than: Contender) -> list[float]:
         """Return our value as a multiple of another one's, turn by turn: both had the same noise."""

@@ -1,7 +1,8 @@
 """Requests at fixed times, each late by what the server is busy with.
 
 As a process of its own, whose event loop nothing else keeps busy, this prints the times of the requests in
-milliseconds. Arguments: the server's port, the path, the seconds between two requests, and for how many seconds.
+milliseconds. Arguments: the server's port, the path, the seconds between two requests, and for how many
+seconds.
 """
 
 import asyncio

@@ -18,8 +18,8 @@ _INTRODUCTION = """\
 value is the median of several turns, one contender after the other; after ± is half of the spread of their
 middle half. The ratios are what counts: absolute times are those of one machine in a certain hour. A ratio is
 the median of the ratios of each turn, and after ± is its standard error: turns go on until that is 1 %, or
-there were enough. **Bare** is an ASGI app that does nothing but answer, in a host the host's own trivial route,
-and for messages `FastStream(broker).run()`. A mark after a goal says whether this run met it."""
+there were enough. **Bare** is an ASGI app that does nothing but answer, in a host the host's own trivial
+route, and for messages `FastStream(broker).run()`. A mark after a goal says whether this run met it."""
 
 _HEADINGS = ("What", "Unit", "Bare", "`faststream.asgi`", "Ours", "Ours ÷ bare", "Ours ÷ upstream", "Goal")
 

@@ -3,9 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
-from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from .brokers import Code, Driver
@@ -20,6 +19,9 @@ _LATE = 0.05
 
 _END_TIMEOUT = 0.5
 """Seconds that a round trip gets to end when it is given up."""
+
+_AT_ONCE = 50
+"""So many of those who wait are told in one go, before other requests have their turn."""
 
 _MOMENT = 0.01
 """Seconds between two looks, while an answer is awaited, at the client and at whose time is up."""
@@ -44,8 +46,7 @@ class _Changes:
 changes = _Changes()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a check found.
 
     Args:
@@ -101,12 +102,11 @@ class _Waiting:
         self._new = {}
         return over
 
-    def tell_all(self, result: Result) -> None:
-        """Tell them all, and forget them."""
-        everybody = [*self._new.values(), *(callers for _, _, callers in self._old)]
+    def all(self) -> list[asyncio.Future[Result]]:
+        """Return them all, and forget them."""
+        groups = [*(callers for _, _, callers in self._old), *self._new.values()]
         self._new, self._old = {}, []
-        for callers in everybody:
-            _tell(callers, result)
+        return [caller for callers in groups for caller in callers]
 
 
 class RoundTrips:
@@ -183,7 +183,7 @@ class RoundTrips:
 
     def _tell(self, result: Result) -> None:
         self._watched = False
-        self._waiting.tell_all(result)
+        _tell(self._waiting.all(), result)
 
     def _tick_after(
         self,
@@ -268,10 +268,12 @@ class RoundTrips:
 
 
 def _tell(callers: list[asyncio.Future[Result]], result: Result) -> None:
-    for caller in callers:
+    for caller in callers[:_AT_ONCE]:
         # One that has gone away was cancelled.
         if not caller.done():
             caller.set_result(result)
+    if rest := callers[_AT_ONCE:]:
+        rest[0].get_loop().call_soon(_tell, rest, result)
 
 
 async def _ask_there(

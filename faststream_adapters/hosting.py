@@ -1,8 +1,7 @@
 """From targets and keywords to one lifespan and the endpoints of a host; every adapter translates these."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from faststream import AsyncAPI, FastStream
 from faststream.asgi.types import ASGIApp
@@ -73,8 +72,7 @@ class AdapterKeywords(HostKeywords, total=False):
     specification: SpecificationFactory | None
 
 
-@dataclass(frozen=True, slots=True)
-class HostInfo:
+class HostInfo(NamedTuple):
     """What a host application says of itself, for the AsyncAPI document.
 
     Args:
@@ -91,12 +89,11 @@ class HostInfo:
         """Return the specification of a target app, or one in the host's name for brokers."""
         if lifespan.app is not None:
             return lifespan.app.schema
-        said = {name: value for name, value in asdict(self).items() if value}
+        said = {name: value for name, value in self._asdict().items() if value}
         return AsyncAPI(*lifespan.brokers, **said)
 
 
-@dataclass(frozen=True, slots=True)
-class Hosting:
+class Hosting(NamedTuple):
     """What a host has to run and to serve.
 
     Args:

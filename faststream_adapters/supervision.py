@@ -5,11 +5,10 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass, replace
 from socket import gaierror
 from ssl import SSLError
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from faststream.exceptions import SetupError
 
@@ -55,8 +54,7 @@ def backoff() -> Iterator[float]:
         delay = min(delay * 2, 30.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What all lifespans on one broker have to agree about.
 
     Args:
@@ -72,14 +70,14 @@ class Settings:
     optional: bool
 
 
-@dataclass(slots=True)
 class _Watch:
     """What is remembered from one look at a broker to the next; times are those of `time.monotonic`."""
 
-    healthy: float
-    lost: bool = False
-    asked: float = -math.inf
-    error: str = ""
+    def __init__(self) -> None:
+        self.healthy = monotonic()
+        self.lost = False
+        self.asked = -math.inf
+        self.error = ""
 
 
 class BrokerRun:
@@ -297,7 +295,7 @@ class BrokerRun:
 
     async def _watch(self, settings: Settings) -> None:
         """Look at a running broker again and again, and bring back what is lost."""
-        watch = _Watch(monotonic())
+        watch = _Watch()
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             try:
@@ -353,7 +351,7 @@ class BrokerRun:
         stopped = self.consumers.stopped
         self._down()
         await self._abort()
-        await self._start(replace(settings, retry=True))
+        await self._start(settings._replace(retry=True))
         for subscriber in stopped:
             # Its user has stopped it, and a start starts all.
             await self.driver.halt(subscriber)

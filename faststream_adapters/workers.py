@@ -1,6 +1,5 @@
 """Is this process one of several that run the same application? Then each of them subscribes."""
 
-import argparse
 import logging
 import os
 import shlex
@@ -24,7 +23,7 @@ def siblings(options: Mapping[str, Any]) -> str | None:
         # `faststream run` asks nobody else how many there should be.
         return None if options["worker_id"] is None else "faststream run --workers"
     gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
-    with suppress(ValueError, argparse.ArgumentError):
+    with suppress(ValueError):
         if gunicorn and (number := _of_gunicorn()) is not None:
             return "gunicorn --workers" if number > 1 else None
         if int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
@@ -33,11 +32,15 @@ def siblings(options: Mapping[str, Any]) -> str | None:
 
 
 def _of_gunicorn() -> int | None:
+    import argparse
+
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("-w", "--workers", type=int)
     words = [*shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")), *sys.argv[1:]]
-    number: int | None = parser.parse_known_args(words)[0].workers
-    return number
+    with suppress(argparse.ArgumentError):
+        number: int | None = parser.parse_known_args(words)[0].workers
+        return number
+    return None
 
 
 def warn_of_siblings(options: Mapping[str, Any], runs: Sequence[BrokerRun]) -> None:

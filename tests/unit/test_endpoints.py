@@ -229,6 +229,46 @@ async def test_a_result_is_used_again_while_it_is_young(nats: NatsServer) -> Non
         nats.thaw()
 
 
+async def test_a_change_is_told_before_a_young_result_is_used_again(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url)
+    subscriber = broker.subscriber("orders", max_workers=2)
+    subscriber(_handle)
+    lifespan = BrokerLifespan(broker, drain_delay=0.2)
+    ping, ready, detailed = (
+        make_ping_asgi(lifespan, ttl=60),
+        make_readiness_asgi(lifespan, ttl=60),
+        make_readiness_asgi(lifespan, ttl=60, details=True),
+    )
+    run = run_of(broker)
+    async with lifespan, client(detailed) as http:
+        for _ in range(3):
+            assert [await status(probe) for probe in (ping, ready, detailed)] == [204, 204, 200]
+        ages = [(await http.get("/")).json()["checks"]["NatsBroker"][0]["age"] for _ in range(2)]
+        assert ages == sorted(ages)
+        await subscriber.stop()
+        await eventually(lambda: run.consumers.fault == "paused")
+        assert [await status(probe) for probe in (ping, ready, detailed)] == [204, 503, 503]
+        await subscriber.start()
+        await eventually(lambda: run.consumers.fault is None)
+        assert [await status(probe) for probe in (ping, ready, detailed)] == [204, 204, 200]
+        # Supervision has found out, and nobody else has asked.
+        nats.stop()
+        await eventually(lambda: run.round_trips.last is not None and not run.round_trips.last.ok)
+        assert [await status(probe) for probe in (ping, ready, detailed)] == [500, 503, 503]
+        nats.start()
+        await eventually(lambda: run.round_trips.last is not None and run.round_trips.last.ok)
+        assert [await status(probe) for probe in (ping, ready, detailed)] == [204, 204, 200]
+        leaving = asyncio.create_task(lifespan.leave())
+        await eventually(lambda: lifespan.state == "draining")
+        assert [await status(probe) for probe in (ping, ready, detailed)] == [204, 503, 503]
+        await leaving
+    assert [await status(probe) for probe in (ready, detailed)] == [503, 503]
+
+
+async def _handle(message: str) -> None:
+    raise AssertionError
+
+
 async def test_many_callers_share_one_check_and_keep_their_own_deadlines(nats: NatsServer) -> None:
     broker = NatsBroker(nats.url)
     loop = asyncio.get_running_loop()

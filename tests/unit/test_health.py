@@ -1,6 +1,7 @@
 """Who asks when, from where and for how long: round trips that are shared."""
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_a
 from faststream_adapters.brokers import Code, Driver
 from faststream_adapters.health import SLOW, RoundTrips
 from faststream_adapters.supervision import run_of
+from tests.conftest import NatsFactory
 from tests.servers.nats import NatsServer
 from tests.support import eventually, status
 
@@ -184,3 +186,49 @@ async def test_what_is_found_where_the_client_is_not_any_more_does_not_count() -
     driver.go_on.set()
     assert (await waiting).code == "timeout"
     assert trips.last is None
+
+
+async def test_many_who_wait_let_others_have_their_turn() -> None:
+    driver = Held()
+    turns: list[int] = []
+    async with flying(driver) as trips:
+        waiting = [asyncio.create_task(trips.ask(60.0)) for _ in range(120)]
+        await eventually(lambda: driver.asked == 1)
+        driver.go_on.set()
+        while not all(task.done() for task in waiting):
+            await asyncio.sleep(0)
+            turns.append(sum(task.done() for task in waiting))
+    steps = {later - earlier for earlier, later in itertools.pairwise([0, *turns])} - {0}
+    assert steps == {50, 20}
+    assert {task.result().code for task in waiting} == {"ok"}
+
+
+async def test_a_deadline_comes_in_an_event_loop_that_is_always_late() -> None:
+    async with flying(Held()) as trips:
+        asked = asyncio.create_task(trips.ask(0.02))
+        await asyncio.sleep(0)
+        begin = time.monotonic()
+        while not asked.done():
+            assert time.monotonic() - begin < 3.0
+            time.sleep(0.1)  # noqa: ASYNC251 (that is the fault)
+            # Timers that are due run now, once.
+            await asyncio.sleep(0)
+        assert (await asked).code == "timeout"
+
+
+async def test_brokers_asked_from_another_thread_share_the_deadline(
+    nats_factory: NatsFactory,
+) -> None:
+    servers = [nats_factory() for _ in range(3)]
+    brokers = [NatsBroker(server.url) for server in servers]
+    lifespan = BrokerLifespan(*brokers, shutdown_timeout=1.0)
+    ready = make_readiness_asgi(lifespan, timeout=0.5)
+    async with lifespan:
+        assert await asyncio.to_thread(asyncio.run, status(ready)) == 204
+        for server in servers:
+            server.freeze()
+        begin = time.monotonic()
+        assert await asyncio.to_thread(asyncio.run, status(ready)) == 503
+        assert time.monotonic() - begin < 1.0
+        for server in servers:
+            server.thaw()

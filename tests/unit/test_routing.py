@@ -10,6 +10,7 @@ from faststream.exceptions import SetupError
 from faststream_adapters import AsgiResponse
 from faststream_adapters.routing import Endpoint, Routes, route_path
 from tests.asgi_calls import exchange, http_scope, request
+from tests.support import status
 
 if TYPE_CHECKING:
     from faststream.asgi.types import ASGIApp, Receive, Scope, Send
@@ -226,3 +227,19 @@ async def test_an_endpoint_alone_answers_the_lifespan() -> None:
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
     ]
+
+
+async def test_an_endpoint_with_a_call_of_its_own_keeps_it() -> None:
+    class Guarded(Hello):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await AsgiResponse(b"no", 403)(scope, receive, send)
+
+    routes = Routes()
+    for path, app in (("/free", Hello()), ("/guarded", Guarded())):
+        routes.add(path, app, exact=True)
+
+    async def site(scope: Scope, receive: Receive, send: Send) -> None:
+        await routes.begin(scope, receive, send, AsgiResponse(b"", 404))
+
+    found = [await status(site, path) for path in ("/free", "/free/", "/guarded", "/guarded/", "/other")]
+    assert found == [200, 200, 403, 403, 404]
