@@ -293,11 +293,11 @@ class _Asking(_Probe):
         if len(runs) == 1 and not self._details:
             # As a rule, and then nothing has to be collected.
             [run] = runs
-            code = self.fault(run, await run.ask(self._timeout, self._ttl))
-            response = self.answer(code, {})
+            code = self.fault(run, await run.ask(self._timeout))
+            response = self._ok if code is None else self._fail
         else:
             # All are asked before the first is waited for.
-            answers = [run.ask(self._timeout, self._ttl) for run in runs]
+            answers = [run.ask(self._timeout) for run in runs]
             response = self.judge({run: await answer for run, answer in zip(runs, answers, strict=True)})
         await response.answer(scope, receive, send)
 

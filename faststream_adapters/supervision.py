@@ -242,12 +242,12 @@ class BrokerRun:
         last = self.round_trips.last
         return last if ttl and last is not None and monotonic() - last.at <= ttl else None
 
-    def ask(self, seconds: float, ttl: float = 0.0) -> Awaitable[Result]:
+    def ask(self, seconds: float) -> Awaitable[Result]:
         """Return the answer to whether the broker is there, to be awaited; see `RoundTrips.ask`."""
-        if (result := self.fresh(ttl)) is None:
+        if self.error is None:
             return self.round_trips.answer(seconds)
         known: asyncio.Future[Result] = asyncio.Future()
-        known.set_result(result)
+        known.set_result(Result(self.driver.code(self.error), monotonic()))
         return known
 
     def known(self) -> Result:

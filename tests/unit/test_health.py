@@ -188,6 +188,18 @@ async def test_what_is_found_where_the_client_is_not_any_more_does_not_count() -
     assert trips.last is None
 
 
+async def test_who_asks_all_the_time_does_not_keep_a_client_from_coming_back(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url, reconnect_time_wait=0)
+    async with BrokerLifespan(broker):
+        ping = make_ping_asgi(broker)
+        nats.stop()
+        await eventually(lambda: broker.connection.is_reconnecting)
+        nats.start()
+        async with asyncio.timeout(30):
+            while await status(ping) != 204:
+                ...
+
+
 async def test_many_who_wait_let_others_have_their_turn() -> None:
     driver = Held()
     turns: list[int] = []
@@ -199,7 +211,7 @@ async def test_many_who_wait_let_others_have_their_turn() -> None:
             await asyncio.sleep(0)
             turns.append(sum(task.done() for task in waiting))
     steps = {later - earlier for earlier, later in itertools.pairwise([0, *turns])} - {0}
-    assert steps == {50, 20}
+    assert steps == {100, 20}
     assert {task.result().code for task in waiting} == {"ok"}
 
 
