@@ -89,7 +89,8 @@ async def test_processes_run_in_turn() -> None:
     assert all(each.ended for each in slices)
     for each in slices:
         ended = float((await each.process.communicate())[0])
-        assert 0.3 <= each.seconds(until=ended) <= each.seconds()
+        # Some of it was before it was stopped for the first time.
+        assert 0.2 < each.seconds(until=ended) <= each.seconds()
         assert each.seconds(since=ended + 60.0) == 0
         each.kill()
 
