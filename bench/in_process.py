@@ -89,17 +89,21 @@ class Calls:
 
     def __init__(self, once: Once) -> None:
         self.once = once
-        self._times = 1
+        self._times = 0
 
     async def __call__(self) -> float:
         """Return the microseconds that a call takes."""
-        start = time.perf_counter()
-        for _ in range(self._times):
+        if not self._times:
+            # The first one makes what the others find ready.
             await self.once()
-        seconds = (time.perf_counter() - start) / self._times
-        if self._times == 1:
-            self._times = max(int(SECONDS / seconds), 2)
-        return seconds * 1e6
+            self._times = max(int(SECONDS * 1e6 / await self._timed(5)), 1)
+        return await self._timed(self._times)
+
+    async def _timed(self, times: int) -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            await self.once()
+        return (time.perf_counter() - start) / times * 1e6
 
 
 def at_once(once: Once) -> Once:

@@ -53,16 +53,17 @@ class Target:
     def __init__(self, targets: tuple[ProbeTarget, ...]) -> None:
         self.lifespan: BrokerLifespan | None = None
         """The target's own lifespan, if it has one."""
-        self._app: FastStream | None = None
+        self.app: FastStream | None = None
+        """The target, or the target of its lifespan, if that is an app."""
         self._brokers: list[Broker] = []
         if len(targets) == 1 and isinstance(targets[0], BrokerLifespan):
             self.lifespan = targets[0]
-            self._app = self.lifespan.app
+            self.app = self.lifespan.app
             self._brokers = list(self.lifespan.brokers)
         elif len(targets) == 1 and isinstance(targets[0], FastStream):
             # An AsgiFastStream brings its lifespan; FastStream's own app may be run by any.
             self.lifespan = getattr(targets[0], "broker_lifespan", None)
-            self._app = targets[0]
+            self.app = targets[0]
         elif targets and all(isinstance(target, BrokerUsecase) for target in targets):
             self._brokers = [target for target in targets if isinstance(target, BrokerUsecase)]
         else:
@@ -76,7 +77,7 @@ class Target:
 
     def runs(self) -> list[BrokerRun]:
         """Return the runs of the brokers, in their order."""
-        app = self._app
+        app = self.app
         if app is not None and app.brokers != self._brokers:
             self._brokers = list(app.brokers)
             self._runs = [run_of(broker) for broker in self._brokers]
@@ -171,6 +172,8 @@ class _Probe(Endpoint):
         self._ok = AsgiResponse(b"", self.ok_status, _NO_STORE)
         self._fail = AsgiResponse(b"", self._fail_status, _NO_STORE)
         self._warned = False
+        # An app may be given brokers, which nobody tells. That is of no account to its own lifespan's state.
+        self._keeps = not details and (self._target.lifespan is not None or self._target.app is None)
         # The last answer, the change that came before it, and until when it holds without another one.
         self._known: tuple[AsgiResponse, object, float] = self._fail, None, -math.inf
 
@@ -186,7 +189,7 @@ class _Probe(Endpoint):
         if found is None:
             return self.ask(scope, receive, send)
         response, until = found
-        if not self._details:
+        if self._keeps:
             self._known = response, last, until
         return response.answer(scope, receive, send)
 
@@ -280,7 +283,7 @@ class _Asking(_Probe):
         if not self._ttl:
             return None
         results: dict[BrokerRun, Result] = {}
-        oldest = math.inf
+        oldest = monotonic()
         for run in self.runs():
             if (result := run.fresh(self._ttl)) is None:
                 return None

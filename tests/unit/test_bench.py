@@ -122,7 +122,6 @@ async def test_a_call_is_timed() -> None:
     for once in (request(bare, "/"), at_once(request(bare, "/"))):
         calls = Calls(once)
         assert 0 < await calls() < 1e6
-        # The first one tells how many fit into a turn.
         assert 0 < await calls() < 1e6
 
 
