@@ -20,7 +20,7 @@ _LATE = 0.05
 _END_TIMEOUT = 0.5
 """Seconds that a round trip gets to end when it is given up."""
 
-_AT_ONCE = 100
+_AT_ONCE = 50
 """So many of those who wait are told in one go, before other requests have their turn."""
 
 _MOMENT = 0.01
