@@ -12,14 +12,14 @@ import nats as nats_py
 from tests.servers import hold_port
 from tests.servers.nats import NatsServer
 
-from .measure import Contender, Goal, Row, turns
+from .measure import Contender, Goal, Row, many
 from .paced import paced
 from .slices import Slices, in_slices
 from .under_load import ROOT
 
-TURNS = 4
-MOST_TURNS = 12
-MESSAGES = 10_000
+TURNS = many(4)
+MOST_TURNS = many(12)
+MESSAGES = many(10_000, 500)
 REQUESTS_PER_SECOND = 100
 _NEVER = 600.0
 _MANY = 100_000
@@ -127,8 +127,8 @@ async def measure() -> list[Row]:
         ):
             cost = Row(f"a message, {what}", "µs of CPU", goals)
             rate = Row(f"the same, {what}", "messages/s")
-            for turn in range(turns(MOST_TURNS)):
-                if turn >= turns(TURNS) and cost.known:
+            for turn in range(MOST_TURNS):
+                if turn >= TURNS and cost.known:
                     break
                 for name, each in (await consumed(server.url, hows, beside=beside)).items():  # type: ignore[arg-type]  # the names are contenders
                     cost.add(name, each.cpu / MESSAGES * 1e6)

@@ -17,10 +17,10 @@ from faststream.nats import NatsBroker
 from faststream_adapters import AsgiFastStream, AsgiResponse, Query, get, make_ping_asgi, make_readiness_asgi
 from tests.servers.nats import NatsServer
 
-from .measure import Case, Contender, Goal, Row, in_turns, one_by_one, turns
+from .measure import Case, Contender, Goal, Row, in_turns, many, one_by_one
 
-TURNS = 30
-MOST_TURNS = 300
+TURNS = many(30)
+MOST_TURNS = many(300)
 SECONDS = 0.003
 """How long a contender's turn lasts: less than the noise of the machine takes to change."""
 AT_ONCE = 100
@@ -85,10 +85,12 @@ class Calls:
 
     Args:
         once: Makes one call.
+        seconds: How long a turn lasts.
     """
 
-    def __init__(self, once: Once) -> None:
+    def __init__(self, once: Once, seconds: float = SECONDS) -> None:
         self.once = once
+        self._seconds = seconds
         self._times = 0
 
     async def __call__(self) -> float:
@@ -96,7 +98,7 @@ class Calls:
         if not self._times:
             # The first one makes what the others find ready.
             await self.once()
-            self._times = max(int(SECONDS * 1e6 / await self._timed(5)), 1)
+            self._times = max(int(self._seconds * 1e6 / await self._timed(5)), 1)
         return await self._timed(self._times)
 
     async def _timed(self, times: int) -> float:
@@ -109,12 +111,12 @@ class Calls:
 def at_once(once: Once) -> Once:
     """Return what makes many calls at once."""
 
-    async def many() -> None:
+    async def all_of_them() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(once())  # type: ignore[arg-type]  # a coroutine function's result
 
-    return many
+    return all_of_them
 
 
 async def sent_by(app: ASGIApp, path: str) -> list[Message]:
@@ -206,7 +208,9 @@ def _shared(apps: Apps, loop: str) -> Case:
     goal = Goal("upstream", most=1 / 5)
     row = Row(f"{AT_ONCE} pings at once, which share a round trip, on {loop}", "µs", (goal,))
     contenders: dict[Contender, ASGIApp] = {"bare": bare, "upstream": apps.upstream, "ours": apps.ours}
-    return row, one_by_one({name: Calls(at_once(request(app, "/ping"))) for name, app in contenders.items()})
+    # Longer turns: a server that was idle takes some time to wake up.
+    runs = {name: Calls(at_once(request(app, "/ping")), 10 * SECONDS) for name, app in contenders.items()}
+    return row, one_by_one(runs)
 
 
 async def _cases(apps: Apps) -> AsyncIterator[Case]:
@@ -266,10 +270,10 @@ async def _cases(apps: Apps) -> AsyncIterator[Case]:
     )
     few = request(with_routes(1), "/route-0")
     for count, goals in ((10, ()), (100, (Goal("bare", most=1.2),))):
-        many = request(with_routes(count), f"/route-{count - 1}")
+        last = request(with_routes(count), f"/route-{count - 1}")
         yield (
             Row(f"{count} routes (bare: one route of ours)", "µs", goals),
-            one_by_one({"bare": Calls(few), "ours": Calls(many)}),
+            one_by_one({"bare": Calls(few), "ours": Calls(last)}),
         )
 
 
@@ -282,7 +286,7 @@ async def _measured(url: str, cases: Callable[[Apps], AsyncIterator[Case]]) -> l
         gc.collect()
         gc.freeze()
         try:
-            return await in_turns(found, turns(TURNS), turns(MOST_TURNS))
+            return await in_turns(found, TURNS, MOST_TURNS)
         finally:
             gc.unfreeze()
 

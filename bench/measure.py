@@ -133,7 +133,7 @@ async def in_turns(cases: Iterable[Case], least: int, most: int) -> list[Row]:
         most: No more turns, although a ratio is not known with precision yet.
     """
     cases = list(cases)
-    for turn in range(-1, most):
+    for turn in range(many(-1, 0), most):
         for row, run in cases:
             if turn < least or not row.known:
                 values = await run()
@@ -143,6 +143,6 @@ async def in_turns(cases: Iterable[Case], least: int, most: int) -> list[Row]:
     return [row for row, _ in cases]
 
 
-def turns(number: int) -> int:
-    """Return so many turns; one only in a run that is to show that everything works (`QUICK=1`)."""
-    return 1 if os.environ.get("QUICK") else number
+def many(number: int, few: int = 1) -> int:
+    """Return how many there are to be: few in a run that is only to show that all works (`QUICK=1`)."""
+    return few if os.environ.get("QUICK") else number

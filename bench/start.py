@@ -13,23 +13,24 @@ import psutil
 from tests.servers.nats import NatsServer
 
 from .in_process import Apps, request
-from .measure import Case, Contender, Row, in_turns, one_by_one, turns
+from .measure import Case, Contender, Row, in_turns, many, one_by_one
 from .under_load import app_server
 
-TURNS = 7
-MOST_TURNS = 20
-PROBES = 1_000_000
+TURNS = many(7)
+MOST_TURNS = many(20)
+PROBES = many(1_000_000, 10_000)
 
 _IMPORT = """
 import time
-import faststream
 start = time.perf_counter()
+import faststream
+middle = time.perf_counter()
 import faststream_adapters
-print((time.perf_counter() - start) * 1e3)
+print((middle - start) * 1e3, (time.perf_counter() - middle) * 1e3)
 """
 
 
-async def _import() -> float:
+async def _import() -> dict[Contender, float]:
     with tempfile.TemporaryDirectory() as folder:
         # As it is where pip has installed it: compiled, which the first of the two imports does.
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
@@ -38,7 +39,8 @@ async def _import() -> float:
                 *(sys.executable, "-c", _IMPORT), env=env, stdout=asyncio.subprocess.PIPE
             )
             output = (await process.communicate())[0]
-    return float(output)
+    faststream, package = map(float, output.split())
+    return {"bare": faststream, "ours": package}
 
 
 class _Start:
@@ -85,13 +87,13 @@ async def measure() -> list[Row]:
         start = _Start(nats)
         apps: dict[Contender, str] = {"bare": "plain", "upstream": "upstream", "ours": "ours"}
         cases: list[Case] = [
-            (Row("import, over `import faststream`", "ms", limit=15), one_by_one({"ours": _import})),
+            (Row("import, over `import faststream` (bare: that)", "ms", limit=15), _import),
             (
                 Row("from the start of uvicorn to the first answer (bare: no broker)", "s"),
                 one_by_one({name: partial(start.seconds, app) for name, app in apps.items()}),
             ),
         ]
-        rows = await in_turns(cases, turns(TURNS), turns(MOST_TURNS))
+        rows = await in_turns(cases, TURNS, MOST_TURNS)
         memory = Row("resident memory then", "MiB")
         memory.values = {name: start.memory[app] for name, app in apps.items()}
         return [*rows, memory, await _probes(nats)]

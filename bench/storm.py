@@ -14,16 +14,16 @@ from tests.servers import HOST
 from tests.servers.asgi import AppServer
 from tests.servers.nats import NatsServer
 
-from .measure import Goal, Row, turns
+from .measure import Goal, Row, many
 from .paced import Connection, paced, percentile
 from .under_load import ROOT, app_server
 
 PROBES = 1000
-SECONDS = 4.0
+SECONDS = many(4)
 UNRELATED_PER_SECOND = 100
 SLOW = 0.2
 """Seconds that a slow broker's answers are held back."""
-TURNS = 6
+TURNS = many(6)
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ async def measure() -> list[Row]:
             process = psutil.Process(server.pid)
             try:
                 await _storm(server, probes=PROBES)
-                for _ in range(turns(TURNS)):
+                for _ in range(TURNS):
                     for name, row in rows.items():
                         late = SLOW if name == "slow" else 0.0
                         if name == "frozen":

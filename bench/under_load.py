@@ -13,13 +13,13 @@ from tests.servers import HOST
 from tests.servers.asgi import AppServer
 from tests.servers.nats import NatsServer
 
-from .measure import Case, Contender, Goal, Row, Turn, in_turns, turns
+from .measure import Case, Contender, Goal, Row, Turn, in_turns, many
 from .slices import Slices, in_slices
 
-TURNS = 5
-MOST_TURNS = 15
-ROUNDS = 8
-LATENCIES = 3
+TURNS = many(5)
+MOST_TURNS = many(15)
+ROUNDS = many(8)
+LATENCIES = many(3)
 """How often the latencies are looked at; the middle one is told."""
 CONNECTIONS = 32
 _NEVER = 3600
@@ -161,8 +161,8 @@ async def measure() -> list[Row]:
         for row, urls in _rows(servers):
             loads.append({name: Load(url, script) for name, url in urls.items()})
             cases.append((row, side_by_side(loads[-1])))
-        rows = await in_turns(cases, turns(TURNS), turns(MOST_TURNS))
-        for _ in range(turns(LATENCIES)):
+        rows = await in_turns(cases, TURNS, MOST_TURNS)
+        for _ in range(LATENCIES):
             for load in loads:
                 for each in load.values():
                     await each.alone()
