@@ -45,9 +45,10 @@ class Slices:
         self._times.append((begin, time.perf_counter()))
 
     async def run_out(self, told: signal.Signals | None = None) -> None:
-        """Let it run until it ends; see `run`."""
+        """Let it run until it ends; see `run`. It is told once."""
         while not self.ended:
             await self.run(told=told)
+            told = None
 
     def kill(self) -> None:
         """End it, if it has not ended."""
