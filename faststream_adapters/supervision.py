@@ -236,11 +236,11 @@ class BrokerRun:
         self.consumers.forget()
 
     def fresh(self, ttl: float) -> Result | None:
-        """Return whether the broker is there, if that is known without asking it."""
-        if self.error is not None:
-            return Result(self.driver.code(self.error), monotonic())
+        """Return the last result, if it is at most this many seconds old, and still counts."""
         last = self.round_trips.last
-        return last if ttl and last is not None and monotonic() - last.at <= ttl else None
+        if self.error is not None or last is None or monotonic() - last.at > ttl:
+            return None
+        return last
 
     def ask(self, seconds: float) -> Awaitable[Result]:
         """Return the answer to whether the broker is there, to be awaited; see `RoundTrips.ask`."""

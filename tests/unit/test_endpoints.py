@@ -265,6 +265,17 @@ async def test_a_change_is_told_before_a_young_result_is_used_again(nats: NatsSe
     assert [await status(probe) for probe in (ready, detailed)] == [503, 503]
 
 
+async def test_a_start_that_fails_is_told_before_a_young_result_is_used_again(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url, allow_reconnect=False)
+    ping = make_ping_asgi(broker, ttl=60)
+    async with BrokerLifespan(broker):
+        assert await status(ping) == 204
+    nats.stop()
+    async with BrokerLifespan(broker, startup="background"):
+        await eventually(lambda: run_of(broker).error is not None)
+        assert await status(ping) == 500
+
+
 async def _handle(message: str) -> None:
     raise AssertionError
 
