@@ -265,12 +265,16 @@ async def test_a_change_is_told_before_a_young_result_is_used_again(nats: NatsSe
     assert [await status(probe) for probe in (ready, detailed)] == [503, 503]
 
 
-async def test_a_start_that_fails_is_told_before_a_young_result_is_used_again(nats: NatsServer) -> None:
-    broker = NatsBroker(nats.url, allow_reconnect=False)
+async def test_a_start_that_fails_is_told_before_a_young_result_is_used_again(
+    nats_factory: NatsFactory,
+) -> None:
+    server = nats_factory(user="user", password="right")
+    broker = NatsBroker(server.url, max_reconnect_attempts=0)
     ping = make_ping_asgi(broker, ttl=60)
     async with BrokerLifespan(broker):
         assert await status(ping) == 204
-    nats.stop()
+    server.password = "changed"
+    server.restart()
     async with BrokerLifespan(broker, startup="background"):
         await eventually(lambda: run_of(broker).error is not None)
         assert await status(ping) == 500
