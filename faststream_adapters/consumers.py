@@ -107,6 +107,7 @@ class Consumers:
                 self._later.discard(subscriber)
                 self._tasks.pop(subscriber, None)
                 self.faults.pop(subscriber, None)
+                self._choose_fault()
         if ask:
             running = [subscriber for subscriber in self._tasks if subscriber.running]
             answers = await asyncio.gather(*map(self.driver.ask_consumer, running))

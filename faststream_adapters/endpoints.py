@@ -300,7 +300,7 @@ class _Asking(_Probe):
             response = self._ok if code is None else self._fail
         else:
             # All are asked before the first is waited for.
-            answers = [run.ask(self._timeout) for run in runs]
+            answers = [run.ask(self._timeout, self._ttl) for run in runs]
             response = self.judge({run: await answer for run, answer in zip(runs, answers, strict=True)})
         await response.answer(scope, receive, send)
 

@@ -203,18 +203,21 @@ class RoundTrips:
             # The event loop was blocked: the answer may be here, and nobody has read it yet.
             self._tick_after(_LATE, loop, waiting, late=True)
             return
-        for _, seconds, callers in waiting.over(now):
-            result = Result("timeout", now, seconds)
-            if here and now - self._began >= SLOW:
-                # That somebody has less patience says nothing about the broker.
-                self._found(result)
-            _tell(callers, result)
-        if here and self._watched:
-            self._look(loop)
-        if waiting or (here and self._watched):
-            self._tick_after(_MOMENT, loop, waiting)
-        elif here:
-            self._ticking = False
+        try:
+            for _, seconds, callers in waiting.over(now):
+                result = Result("timeout", now, seconds)
+                _tell(callers, result)
+                if here and now - self._began >= SLOW:
+                    # That somebody has less patience says nothing about the broker.
+                    self._found(result)
+            if here and self._watched:
+                self._look(loop)
+        finally:
+            # Whatever a client raises that is looked at: nobody else keeps the deadlines.
+            if waiting or (here and self._watched):
+                self._tick_after(_MOMENT, loop, waiting)
+            elif here:
+                self._ticking = False
 
     def _fly(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the round trip in flight, and begin one if there is none whose answer can come."""

@@ -236,18 +236,18 @@ class BrokerRun:
         self.consumers.forget()
 
     def fresh(self, ttl: float) -> Result | None:
-        """Return the last result, if it is at most this many seconds old, and still counts."""
+        """Return whether the broker is there, if that is known without asking it."""
+        if self.error is not None:
+            return Result(self.driver.code(self.error), monotonic())
         last = self.round_trips.last
-        if self.error is not None or last is None or monotonic() - last.at > ttl:
-            return None
-        return last
+        return last if ttl and last is not None and monotonic() - last.at <= ttl else None
 
-    def ask(self, seconds: float) -> Awaitable[Result]:
+    def ask(self, seconds: float, ttl: float = 0.0) -> Awaitable[Result]:
         """Return the answer to whether the broker is there, to be awaited; see `RoundTrips.ask`."""
-        if self.error is None:
+        if (result := self.fresh(ttl)) is None:
             return self.round_trips.answer(seconds)
         known: asyncio.Future[Result] = asyncio.Future()
-        known.set_result(Result(self.driver.code(self.error), monotonic()))
+        known.set_result(result)
         return known
 
     def known(self) -> Result:

@@ -200,6 +200,25 @@ async def test_who_asks_all_the_time_does_not_keep_a_client_from_coming_back(nat
                 ...
 
 
+async def test_a_client_that_raises_when_it_is_looked_at_keeps_no_one_from_a_deadline() -> None:
+    raised: list[object] = []
+
+    class Raising(Held):
+        def down(self) -> Code | None:
+            if self.asked and not raised:
+                raised.append(None)
+                raise RuntimeError
+            return None
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    async with flying(Raising()) as trips:
+        for _ in range(2):
+            async with asyncio.timeout(5):
+                assert (await trips.ask(0.1)).code == "timeout"
+    assert [type(error) for error in told] == [RuntimeError]
+
+
 async def test_many_who_wait_let_others_have_their_turn() -> None:
     driver = Held()
     turns: list[int] = []
