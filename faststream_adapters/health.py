@@ -225,7 +225,7 @@ class RoundTrips:
         # Before the task: some event loops run it at once, as far as it goes.
         self._watched = True
         if not self._ticking:
-            # One timer for all: it goes on while anybody waits.
+            # One timer for all: it goes on while anybody waits, or a round trip is out.
             self._ticking = True
             self._tick_after(_MOMENT, loop, self._waiting)
         if task is None or task.done() or self._epoch != epoch:

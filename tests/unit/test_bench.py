@@ -82,7 +82,7 @@ async def test_turns_end_when_the_ratio_is_known() -> None:
 
 
 async def test_processes_run_in_turn() -> None:
-    """Each one counts for a second of its own time; the other's time does not count."""
+    """Only the time in which a process itself ran counts as its own."""
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(time.perf_counter())"
     slices = [Slices(await create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE)) for _ in range(2)]
     await in_slices(slices, 1000)
