@@ -22,7 +22,6 @@ MOST_TURNS = many(12)
 MESSAGES = many(10_000, 500)
 REQUESTS_PER_SECOND = 100
 _NEVER = 600.0
-_MANY = 100_000
 
 
 class Consumer:
@@ -97,7 +96,7 @@ async def consumed(url: str, hows: Mapping[Contender, str], *, beside: bool) -> 
         for name, each in consumers.items():
             if beside and hows[name] != "plain":
                 await stack.enter_async_context(requests(each.port))
-        await in_slices([each.slices for each in consumers.values()], _MANY)
+        await in_slices([each.slices for each in consumers.values()])
         for each in consumers.values():
             await each.read()
     return consumers

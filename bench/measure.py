@@ -13,6 +13,9 @@ Contender = Literal["bare", "upstream", "ours"]
 PRECISION = 0.01
 """The standard error of a ratio, as a share of it, with which it is known well enough."""
 
+Verdict = Literal["met", "missed", "open"]
+"""Open is what lies within twice the standard error of the goal: another run can say otherwise."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -28,10 +31,14 @@ class Goal:
     most: float | None = None
     least: float | None = None
 
-    def met(self, row: "Row") -> bool:
+    def verdict(self, row: "Row") -> Verdict:
         """Return whether the row's ratio is as it should be."""
-        ratio = row.ratio(self.than)
-        return (self.most is None or ratio <= self.most) and (self.least is None or ratio >= self.least)
+        ratio, error = row.ratio(self.than), 2 * row.error(self.than)
+        limits = [ratio / self.most] if self.most is not None else []
+        limits += [self.least / ratio] if self.least is not None else []
+        if any(abs(limit - 1) < error for limit in limits):
+            return "open"
+        return "met" if all(limit <= 1 for limit in limits) else "missed"
 
     def __str__(self) -> str:
         limits = [f"at most {self.most:g}"] if self.most is not None else []
@@ -71,17 +78,19 @@ class Row:
         """Return half of how far the middle half of the values lies apart, as a share of their median."""
         return _middle_half(self.values[contender]) / 2 / (self.median(contender) or 1)
 
-    def ratios(self, than: Contender) -> list[float]:
-        """Return our value as a multiple of another one's, turn by turn: both had the same noise."""
-        return [ours / theirs for ours, theirs in zip(self.values["ours"], self.values[than], strict=True)]
+    def ratios(self, than: Contender, of: Contender = "ours") -> list[float]:
+        """Return one's value as a multiple of another one's, turn by turn: both had the same noise."""
+        return [mine / theirs for mine, theirs in zip(self.values[of], self.values[than], strict=True)]
 
-    def ratio(self, than: Contender) -> float:
+    def ratio(self, than: Contender, of: Contender = "ours") -> float:
         """Return the median of these ratios."""
-        return statistics.median(self.ratios(than))
+        return statistics.median(self.ratios(than, of))
 
     def error(self, than: Contender) -> float:
-        """Return the standard error of this median, as a share of it."""
+        """Return the standard error of the median of our ratios, as a share of it; one turn tells nothing."""
         ratios = self.ratios(than)
+        if len(ratios) < 2:  # noqa: PLR2004 (one value has no spread)
+            return math.inf
         # Of values that are spread like a bell, which the middle half shows whatever the outliers are.
         deviation = _middle_half(ratios) / 1.349
         return 1.253 * deviation / math.sqrt(len(ratios)) / statistics.median(ratios)
@@ -93,12 +102,15 @@ class Row:
         return all(self.error(than) <= PRECISION for than in others)
 
     @property
-    def met(self) -> bool | None:
+    def verdict(self) -> Verdict | None:
         """Whether all goals are met; None where there is none."""
-        if self.limit is None and not self.goals:
-            return None
-        within = self.limit is None or self.median("ours") <= self.limit
-        return within and all(goal.met(self) for goal in self.goals)
+        verdicts = [goal.verdict(self) for goal in self.goals]
+        if self.limit is not None:
+            verdicts.append("met" if self.median("ours") <= self.limit else "missed")
+        return next((verdict for verdict in _WORST_FIRST if verdict in verdicts), None)
+
+
+_WORST_FIRST: tuple[Verdict, ...] = ("missed", "open", "met")
 
 
 def _middle_half(values: list[float]) -> float:

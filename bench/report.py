@@ -1,11 +1,12 @@
 """The table, on the terminal and as Markdown, and the chart."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .measure import Contender, Row
+    from .measure import Contender, Row, Verdict
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
@@ -15,13 +16,18 @@ _INTRODUCTION = """\
 # Benchmarks
 
 `make bench` measures all of this side by side in one run, and writes this page; do not edit it by hand. Each
-value is the median of several turns, one contender after the other; after ± is half of the spread of their
-middle half. The ratios are what counts: absolute times are those of one machine in a certain hour. A ratio is
-the median of the ratios of each turn, and after ± is its standard error: turns go on until that is 1 %, or
-there were enough. **Bare** is an ASGI app that does nothing but answer, in a host the host's own trivial
-route, and for messages `FastStream(broker).run()`. A mark after a goal says whether this run met it."""
+value is the median of several turns. In a turn the contenders alternate: every few milliseconds where they
+are in one process, every tenth of a second where they are processes under load, the others being stopped
+meanwhile. After ± is half of the spread of the middle half. The ratios are what counts: absolute times are
+those of one machine in a certain hour. A ratio is the median of the ratios of each turn, and after ± is its
+standard error: turns go on until that is 1 %, or there were enough. **Bare** is an ASGI app that does
+nothing but answer, in a host the host's own trivial route, and for messages `FastStream(broker).run()`. A
+goal is "open" where the ratio is nearer to it than twice its error."""
 
 _HEADINGS = ("What", "Unit", "Bare", "`faststream.asgi`", "Ours", "Ours ÷ bare", "Ours ÷ upstream", "Goal")
+
+
+_MARKS: dict["Verdict", str] = {"met": " ✓", "missed": " ✗ missed", "open": " ~ open"}
 
 
 def _value(row: "Row", contender: "Contender") -> str:
@@ -31,13 +37,16 @@ def _value(row: "Row", contender: "Contender") -> str:
 
 
 def _ratio(row: "Row", than: "Contender") -> str:
-    return f"{row.ratio(than):.3g} ± {row.error(than):.1%}" if than in row.values else ""
+    if than not in row.values:
+        return ""
+    error = row.error(than)
+    return f"{row.ratio(than):.3g}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
 
 
 def _goal(row: "Row") -> str:
     goals = [str(goal) for goal in row.goals]
     goals += [f"at most {row.limit:g} {row.unit}"] if row.limit is not None else []
-    return "; ".join(goals) + ("" if row.met is None else " ✓" if row.met else " ✗ missed")
+    return "; ".join(goals) + (_MARKS[row.verdict] if row.verdict else "")
 
 
 def table(rows: Iterable["Row"]) -> str:
@@ -86,7 +95,7 @@ def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
     for place, (_, row) in enumerate(rows):
         axes.barh(place + 0.2, row.ratio("bare"), height=0.38, color="#0b7285", label="faststream_adapters")
         if "upstream" in row.values:
-            ratio = row.median("upstream") / row.median("bare")
+            ratio = row.ratio("bare", of="upstream")
             axes.barh(place - 0.2, ratio, height=0.38, color="#ced4da", label="faststream.asgi")
     axes.axvline(1, color="#495057", linewidth=0.8)
     axes.set_xscale("log")

@@ -1,6 +1,8 @@
 """Processes that run in turn, a tenth of a second each: the noise of a busy machine meets them all alike."""
 
 import asyncio
+import contextlib
+import os
 import signal
 import time
 from asyncio.subprocess import Process
@@ -14,55 +16,57 @@ class Slices:
 
     Args:
         process: The process; it is stopped until its first turn.
+        server: The process group of the server that it makes work for, which runs and stops with it: what it
+            has been asked for and has not answered yet is then not done in the time of another one.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, server: int | None = None) -> None:
         self.process = process
+        self._server = server
         self._times: list[tuple[float, float]] = []
-        process.send_signal(signal.SIGSTOP)
+        self._stop()
 
     @property
     def ended(self) -> bool:
         """Whether the process has ended."""
         return self.process.returncode is not None
 
-    async def run(self, *, told: signal.Signals | None = None) -> None:
-        """Let it run for one slice, or until it ends.
-
-        Args:
-            told: A signal for it.
-        """
+    async def run(self) -> None:
+        """Let it run for one slice, or until it ends."""
+        self._signal_server(signal.SIGCONT)
         begin = time.perf_counter()
-        self.process.send_signal(signal.SIGCONT)
-        if told is not None:
-            # Not while it is stopped: then any of its threads would get the signal, and not the main one.
-            self.process.send_signal(told)
+        self._signal(signal.SIGCONT)
         ended = asyncio.ensure_future(self.process.wait())
         await asyncio.wait((ended,), timeout=SECONDS)
-        if not ended.done():
-            ended.cancel()
-            self.process.send_signal(signal.SIGSTOP)
+        ended.cancel()
+        self._stop()
         self._times.append((begin, time.perf_counter()))
 
-    async def run_out(self, told: signal.Signals | None = None) -> None:
-        """Let it run until it ends; see `run`. It is told once."""
-        while not self.ended:
-            await self.run(told=told)
-            told = None
-
-    def kill(self) -> None:
-        """End it, if it has not ended."""
-        if not self.ended:
-            self.process.kill()
+    def close(self) -> None:
+        """End it, if it has not ended, and let its server go on."""
+        self._signal(signal.SIGKILL)
+        self._signal_server(signal.SIGCONT)
 
     def seconds(self, since: float = 0.0, until: float = float("inf")) -> float:
         """Return how long it ran between two moments of `time.perf_counter`, which all processes share."""
         return sum(max(0.0, min(end, until) - max(begin, since)) for begin, end in self._times)
 
+    def _stop(self) -> None:
+        self._signal(signal.SIGSTOP)
+        self._signal_server(signal.SIGSTOP)
 
-async def in_slices(slices: Collection[Slices], rounds: int) -> None:
-    """Let processes run in turn, for so many rounds or until all have ended."""
-    for _ in range(rounds):
-        for each in slices:
-            if not each.ended:
-                await each.run()
+    def _signal(self, number: signal.Signals) -> None:
+        # It can have ended without it being known yet.
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def _signal_server(self, number: signal.Signals) -> None:
+        if self._server is not None:
+            os.killpg(self._server, number)
+
+
+async def in_slices(slices: Collection[Slices]) -> None:
+    """Let processes run in turn until all have ended."""
+    while running := [each for each in slices if not each.ended]:
+        for each in running:
+            await each.run()

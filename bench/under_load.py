@@ -1,11 +1,9 @@
 """Requests per second under a real server, by wrk."""
 
-import asyncio
 import shutil
-import signal
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,16 +11,16 @@ from tests.servers import HOST
 from tests.servers.asgi import AppServer
 from tests.servers.nats import NatsServer
 
-from .measure import Case, Contender, Goal, Row, Turn, in_turns, many
+from .measure import Contender, Goal, Row, many
 from .slices import Slices, in_slices
 
-TURNS = many(5)
-MOST_TURNS = many(15)
-ROUNDS = many(8)
+TURNS = many(8)
+MOST_TURNS = many(40)
+SECONDS = many(2)
+"""How long the contenders are under load in a turn, all of them together."""
 LATENCIES = many(3)
-"""How often the latencies are looked at; the middle one is told."""
+"""In so many turns the latencies are looked at too; the middle one is told."""
 CONNECTIONS = 32
-_NEVER = 3600
 ROOT = Path(__file__).parents[1]
 HOSTS = ("fastapi", "litestar", "quart", "starlette")
 
@@ -60,24 +58,24 @@ class Load:
     """One URL under load.
 
     Args:
-        url: The URL.
+        server: The server.
+        path: The path.
         script: What has wrk print one line.
     """
 
-    def __init__(self, url: str, script: Path) -> None:
-        self.url = url
-        self.latencies: list[tuple[float, ...]] = []
+    def __init__(self, server: AppServer, path: str, script: Path) -> None:
+        self.server = server
+        self._url = server.url + path
         self._script = script
 
     async def start(self, seconds: int) -> Process:
         """Start a load of so many seconds."""
         options = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(self._script))
-        return await create_subprocess_exec("wrk", *options, self.url, stdout=PIPE)
+        return await create_subprocess_exec("wrk", *options, self._url, stdout=PIPE)
 
-    async def alone(self) -> None:
-        """Note the latencies of a load that nothing interrupts."""
-        _, *latencies = await self.result(await self.start(1))
-        self.latencies.append(tuple(latencies))
+    async def latencies(self) -> tuple[float, ...]:
+        """Return the latencies of a load that nothing interrupts."""
+        return (await self.result(await self.start(1)))[1:]
 
     async def result(self, wrk: Process) -> tuple[float, ...]:
         """Return how many requests were answered, and the latencies."""
@@ -85,40 +83,50 @@ class Load:
         [line] = [line for line in output.splitlines() if line.startswith("RESULT ")]
         requests, *latencies, errors = map(float, line.split()[1:])
         if errors:
-            raise RuntimeError(f"{errors:g} requests of {self.url} failed:\n{output}")
+            raise RuntimeError(f"{errors:g} requests of {self._url} failed:\n{output}")
         return requests, *latencies
 
-    def __str__(self) -> str:
-        middle = sorted(self.latencies)[len(self.latencies) // 2]
-        return "{:.2g}/{:.2g}/{:.2g}".format(*middle)
+
+async def side_by_side(loads: Mapping[Contender, Load]) -> dict[Contender, float]:
+    """Load several URLs in slices of time, and return the requests per second."""
+    slices = {name: Slices(await load.start(SECONDS), load.server.pid) for name, load in loads.items()}
+    try:
+        await in_slices(slices.values())
+        return {
+            name: (await load.result(slices[name].process))[0] / slices[name].seconds()
+            for name, load in loads.items()
+        }
+    finally:
+        for each in slices.values():
+            each.close()
 
 
-def side_by_side(loads: Mapping[Contender, Load]) -> Turn:
-    """Return what loads several URLs in slices of time; the values are requests per second."""
+class Case:
+    """What is compared.
 
-    async def turn() -> dict[Contender, float]:
-        slices = {name: Slices(await load.start(_NEVER)) for name, load in loads.items()}
-        rates: dict[Contender, float] = {}
-        try:
-            await in_slices(slices.values(), ROUNDS)
-            for name, load in loads.items():
-                # It takes a tenth of a second to end.
-                result, _ = await asyncio.gather(
-                    load.result(slices[name].process), slices[name].run_out(signal.SIGINT)
-                )
-                rates[name] = result[0] / slices[name].seconds()
-        finally:
-            for each in slices.values():
-                each.kill()
-        return rates
+    Args:
+        what: What is asked for.
+        asked: The server, the application and the path of each contender.
+        goals: What the ratios have to be.
+    """
 
-    return turn
+    def __init__(
+        self, what: str, asked: Mapping[Contender, tuple[str, str, str]], goals: tuple[Goal, ...] = ()
+    ) -> None:
+        self.row = Row(what, "requests/s", goals)
+        self.asked = asked
+        self.latencies: dict[Contender, list[tuple[float, ...]]] = {name: [] for name in asked}
+
+    def note(self) -> None:
+        """Note the latencies in the row."""
+        middle = {name: sorted(turns)[len(turns) // 2] for name, turns in self.latencies.items()}
+        told = ", ".join("{} {:.2g}/{:.2g}/{:.2g}".format(name, *times) for name, times in middle.items())
+        self.row.note = f"p50/p99/p99.9 in ms: {told}"
 
 
-def _rows(servers: dict[tuple[str, str], AppServer]) -> Iterator[tuple[Row, dict[Contender, str]]]:
+def _cases() -> Iterator[Case]:
     same = Goal("bare", least=0.95)
     for server in COMMANDS:
-        bare, ours, upstream = (servers[server, app].url for app in ("plain", "ours", "upstream"))
         # The goals are those of uvicorn; granian is shown beside it.
         goals: dict[str, tuple[Goal, ...]] = {}
         if server == "uvicorn":
@@ -133,40 +141,49 @@ def _rows(servers: dict[tuple[str, str], AppServer]) -> Iterator[tuple[Row, dict
             ("ping, `ttl=1`", "/ping-ttl", "/ping"),
             ("`@get` without injection", "/hello", "/hello"),
         ):
-            urls: dict[Contender, str] = {"bare": bare + path, "ours": ours + path}
+            asked: dict[Contender, tuple[str, str, str]] = {
+                "bare": (server, "plain", path),
+                "ours": (server, "ours", path),
+            }
             if like:
-                urls["upstream"] = upstream + like
-            yield Row(f"{server}: {what}", "requests/s", goals.get(path, ())), urls
+                asked["upstream"] = server, "upstream", like
+            yield Case(f"{server}: {what}", asked, goals.get(path, ()))
     for host in HOSTS:
-        url = servers["uvicorn", host].url
-        yield (
-            Row(f"uvicorn + {host}: liveness (bare: its own route)", "requests/s"),
-            {"bare": f"{url}/trivial", "ours": f"{url}/livez"},
+        yield Case(
+            f"uvicorn + {host}: liveness (bare: its own route)",
+            {"bare": ("uvicorn", host, "/trivial"), "ours": ("uvicorn", host, "/livez")},
         )
+
+
+async def _turn(cases: Iterable[Case], nats: NatsServer, script: Path, *, latencies: bool) -> None:
+    # One process is some percent faster than another of the same program, as long as it runs: each turn has
+    # its own ones.
+    servers: dict[tuple[str, str, Contender], AppServer] = {}
+    with ExitStack() as stack:
+        for case in cases:
+            loads: dict[Contender, Load] = {}
+            for name, (server, app, path) in case.asked.items():
+                if (server, app, name) not in servers:
+                    servers[server, app, name] = stack.enter_context(app_server(server, app, nats))
+                loads[name] = Load(servers[server, app, name], path, script)
+            for name, load in loads.items() if latencies else ():
+                case.latencies[name].append(await load.latencies())
+            for name, rate in (await side_by_side(loads)).items():
+                case.row.add(name, rate)
 
 
 async def measure() -> list[Row]:
     """Measure all servers and hosts."""
     if shutil.which("wrk") is None:
         sys.exit("The load comes from wrk: install it (on Debian and Ubuntu: apt-get install wrk).")
-    with ExitStack() as stack:
-        nats = stack.enter_context(NatsServer())
-        apps = [(server, app) for server in COMMANDS for app in ("plain", "ours", "upstream")]
-        apps += [("uvicorn", host) for host in HOSTS]
-        servers = {key: stack.enter_context(app_server(*key, nats)) for key in apps}
+    cases = list(_cases())
+    with NatsServer() as nats:
         script = nats.directory / "result.lua"
         script.write_text(_SCRIPT, encoding="utf-8")
-        cases: list[Case] = []
-        loads: list[dict[Contender, Load]] = []
-        for row, urls in _rows(servers):
-            loads.append({name: Load(url, script) for name, url in urls.items()})
-            cases.append((row, side_by_side(loads[-1])))
-        rows = await in_turns(cases, TURNS, MOST_TURNS)
-        for _ in range(LATENCIES):
-            for load in loads:
-                for each in load.values():
-                    await each.alone()
-    for row, load in zip(rows, loads, strict=True):
-        latencies = ", ".join(f"{name} {each}" for name, each in load.items())
-        row.note = f"p50/p99/p99.9 in ms: {latencies}"
-    return rows
+        for turn in range(MOST_TURNS):
+            # What has no goal need not be known that well.
+            left = [case for case in cases if turn < TURNS or (case.row.goals and not case.row.known)]
+            await _turn(left, nats, script, latencies=turn < LATENCIES)
+    for case in cases:
+        case.note()
+    return [case.row for case in cases]

@@ -1,17 +1,18 @@
 """What the benchmarks make of their measurements."""
 
 import asyncio
-import signal
+import os
 import sys
-from asyncio.subprocess import PIPE, create_subprocess_exec
+from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 
 import pytest
 from faststream.asgi.types import Receive, Scope, Send
 
 from bench.in_process import AT_ONCE, Calls, at_once, bare, request
-from bench.measure import Contender, Goal, Row, in_turns, one_by_one
+from bench.measure import Contender, Goal, Row, Verdict, in_turns, one_by_one
 from bench.report import page, table
 from bench.slices import Slices, in_slices
+from tests.servers import poll
 
 
 def row(*goals: Goal, limit: float | None = None) -> Row:
@@ -28,20 +29,40 @@ def row(*goals: Goal, limit: float | None = None) -> Row:
 
 
 @pytest.mark.parametrize(
-    ("goals", "limit", "met"),
+    ("goals", "limit", "verdict"),
     [
         ((), None, None),
-        ((Goal("bare", most=2),), None, True),
-        ((Goal("bare", most=1.9),), None, False),
-        ((Goal("bare", least=2), Goal("upstream", least=0.6)), None, False),
-        ((), 4, True),
-        ((Goal("bare", most=2),), 3.9, False),
+        ((Goal("upstream", most=0.6),), None, "met"),
+        ((Goal("upstream", most=0.4),), None, "missed"),
+        ((Goal("upstream", least=0.4),), None, "met"),
+        ((Goal("upstream", least=0.6),), None, "missed"),
+        ((Goal("upstream", most=0.51),), None, "open"),
+        ((Goal("upstream", least=0.51),), None, "open"),
+        ((Goal("upstream", most=0.51), Goal("upstream", least=0.6)), None, "missed"),
+        ((), 4, "met"),
+        ((Goal("upstream", most=0.6),), 3.9, "missed"),
     ],
 )
 def test_a_goal_is_about_the_median_of_the_ratios(
-    goals: tuple[Goal, ...], limit: float | None, met: bool | None
+    goals: tuple[Goal, ...], limit: float | None, verdict: Verdict | None
 ) -> None:
-    assert row(*goals, limit=limit).met is met
+    assert row(*goals, limit=limit).verdict == verdict
+
+
+def test_one_turn_tells_nothing() -> None:
+    once = Row("a thing", "µs", (Goal("bare", most=10),))
+    once.add("bare", 1.0)
+    once.add("ours", 2.0)
+    assert not once.known
+    assert once.verdict == "open"
+    assert (
+        table([once]).splitlines()[-1]
+        == "| a thing | µs | 1 ± 0% |  | 2 ± 0% | 2 |  | at most 10 x bare ~ open |"
+    )
+
+
+def test_upstream_too_has_a_ratio() -> None:
+    assert row().ratio("bare", of="upstream") == 4.5
 
 
 def test_the_table_tells_all_of_a_row() -> None:
@@ -85,36 +106,45 @@ async def test_processes_run_in_turn() -> None:
     """Only the time in which a process itself ran counts as its own."""
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(time.perf_counter())"
     slices = [Slices(await create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE)) for _ in range(2)]
-    await in_slices(slices, 1000)
+    await in_slices(slices)
     assert all(each.ended for each in slices)
     for each in slices:
         ended = float((await each.process.communicate())[0])
         # Some of it was before it was stopped for the first time.
         assert 0.2 < each.seconds(until=ended) <= each.seconds()
         assert each.seconds(since=ended + 60.0) == 0
-        each.kill()
+        each.close()
 
 
-async def test_a_process_is_told_to_end() -> None:
-    code = """
-import signal, sys
-signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
-print("ready", flush=True)
-signal.pause()
-"""
-    process = await create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE)
-    assert process.stdout is not None
-    await process.stdout.readline()
-    slices = Slices(process)
-    await slices.run()
-    assert not slices.ended
-    await slices.run_out(signal.SIGINT)
-    assert process.returncode == 7
+def stopped(process: Process) -> bool:
+    return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+async def test_a_server_runs_only_while_its_load_does() -> None:
+    server = await create_subprocess_exec(
+        sys.executable, "-c", "import signal; signal.pause()", start_new_session=True
+    )
+    code = "import sys; sys.stdin.read()"
+    load = await create_subprocess_exec(sys.executable, "-c", code, stdin=PIPE)
+    slices = Slices(load, server.pid)
+    assert await asyncio.to_thread(poll, lambda: stopped(load) and stopped(server), 5.0)
+    running = asyncio.create_task(slices.run())
+    assert await asyncio.to_thread(poll, lambda: not stopped(load) and not stopped(server), 5.0)
+    await running
+    assert await asyncio.to_thread(poll, lambda: stopped(load) and stopped(server), 5.0)
+    assert load.stdin is not None
+    load.stdin.close()
+    await in_slices([slices])
+    assert load.returncode == 0
+    slices.close()
+    assert await asyncio.to_thread(poll, lambda: not stopped(server), 5.0)
+    server.kill()
+    await server.wait()
 
 
 async def test_a_process_that_is_not_needed_any_more_is_killed() -> None:
     slices = Slices(await create_subprocess_exec(sys.executable, "-c", "import signal; signal.pause()"))
-    slices.kill()
+    slices.close()
     assert await slices.process.wait() < 0
 
 
