@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from weakref import WeakSet
 
 from .brokers import Code, Driver
@@ -75,38 +74,51 @@ class Observer(Protocol):
         """A lifespan has another state."""
 
 
+class _Callers(NamedTuple):
+    """Those who have begun to wait in one moment, and wait equally long."""
+
+    until: float
+    """When the time of the last of them is up."""
+    closed: float
+    """When the moment is over."""
+    seconds: float
+    futures: list[asyncio.Future[Result]]
+
+
 class _Waiting:
     """Those who wait for an answer in one event loop, each for so many seconds."""
 
-    __slots__ = ("_new", "_old")
+    __slots__ = ("_all", "_open")
 
     def __init__(self) -> None:
-        # Since the last look: their time starts to run at the next one, so that no clock is read for each.
-        self._new: dict[float, list[asyncio.Future[Result]]] = {}
-        self._old: list[tuple[float, float, list[asyncio.Future[Result]]]] = []
+        self._all: list[_Callers] = []
+        # Where the next one joins, by the seconds.
+        self._open: dict[float, _Callers] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._new or self._old)
+        return bool(self._all)
 
     def add(self, caller: asyncio.Future[Result], seconds: float) -> None:
         """Let one more wait for so many seconds."""
-        if (callers := self._new.get(seconds)) is None:
-            callers = self._new[seconds] = []
-        callers.append(caller)
+        now = monotonic()
+        callers = self._open.get(seconds)
+        if callers is None or now > callers.closed:
+            closed = now + _MOMENT
+            callers = self._open[seconds] = _Callers(closed + seconds, closed, seconds, [])
+            self._all.append(callers)
+        callers.futures.append(caller)
 
-    def over(self, now: float) -> list[tuple[float, float, list[asyncio.Future[Result]]]]:
-        """Return those whose time is up, with when it was and how long they have waited; forget them."""
-        over = [waiting for waiting in self._old if waiting[0] <= now]
-        self._old = [waiting for waiting in self._old if waiting[0] > now]
-        self._old += ((now + seconds, seconds, callers) for seconds, callers in self._new.items())
-        self._new = {}
+    def over(self, now: float) -> list[_Callers]:
+        """Return those whose time is up, and forget them."""
+        over = [callers for callers in self._all if callers.until <= now]
+        if over:
+            self._all = [callers for callers in self._all if callers.until > now]
         return over
 
     def all(self) -> list[asyncio.Future[Result]]:
         """Return them all, and forget them."""
-        groups = [*(callers for _, _, callers in self._old), *self._new.values()]
-        self._new, self._old = {}, []
-        return [caller for callers in groups for caller in callers]
+        groups, self._all, self._open = self._all, [], {}
+        return [caller for callers in groups for caller in callers.futures]
 
 
 class RoundTrips:
@@ -148,31 +160,45 @@ class RoundTrips:
         # Those who wait elsewhere are gone with their loop, or are told by its timer.
         self._ticking, self._waiting = False, _Waiting()
 
-    async def ask(self, timeout: float) -> Result:  # noqa: ASYNC109 (the deadline is the caller's, the check goes on)
-        """Return whether the broker is there.
+    def ask(self, seconds: float) -> asyncio.Future[Result]:
+        """Ask whether the broker is there; the answer is to be awaited.
 
         Args:
-            timeout: Seconds after which this caller gets the code `timeout`, whatever happens.
+            seconds: How long this caller waits: then it gets the code `timeout`, whatever happens.
         """
-        return await self.answer(timeout)
-
-    def answer(self, timeout: float) -> Awaitable[Result]:
-        """Return the answer to be awaited; see `ask`."""
         loop = asyncio.get_running_loop()
         if (home := self._home) is not loop:
             if home is not None and home.is_running():
-                # A task: it is on its way before it is awaited.
-                return loop.create_task(_ask_there(home, self.ask(timeout), timeout))
+                return loop.create_task(self._ask_in(home, seconds))
             self.live_in(loop)
         caller: asyncio.Future[Result] = asyncio.Future(loop=loop)
         if not self._watched and (code := self.driver.down()) is not None:
             # Not at once: who asks again and again must not keep the client from coming back.
             loop.call_soon(_tell, [caller], self._found(Result(code, monotonic())))
             return caller
-        self._waiting.add(caller, timeout)
+        self._waiting.add(caller, seconds)
         if not self._watched:
             self._fly(loop)
         return caller
+
+    async def _ask_in(self, home: asyncio.AbstractEventLoop, seconds: float) -> Result:
+        """Ask in the client's event loop, from another one."""
+
+        async def asking() -> Result:
+            return await self.ask(seconds)
+
+        coroutine = asking()
+        try:
+            answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, home))
+        except RuntimeError:
+            # It was closed just now.
+            coroutine.close()
+            return await self.ask(seconds)
+        done, _ = await asyncio.wait((answer,), timeout=seconds)
+        if done and not answer.cancelled():
+            return answer.result()
+        answer.cancel()
+        return Result("timeout", monotonic(), seconds)
 
     def _found(self, result: Result) -> Result:
         last, self.last = self.last, result
@@ -204,20 +230,20 @@ class RoundTrips:
             self._tick_after(_LATE, loop, waiting, late=True)
             return
         try:
-            for _, seconds, callers in waiting.over(now):
-                result = Result("timeout", now, seconds)
-                _tell(callers, result)
+            for callers in waiting.over(now):
+                result = Result("timeout", now, callers.seconds)
+                _tell(callers.futures, result)
                 if here and now - self._began >= SLOW:
                     # That somebody has less patience says nothing about the broker.
                     self._found(result)
-            if here and self._watched:
+            if here and waiting:
                 self._look(loop)
         finally:
             # Whatever a client raises that is looked at: nobody else keeps the deadlines.
-            if waiting or (here and self._watched):
+            if waiting:
                 self._tick_after(_MOMENT, loop, waiting)
             elif here:
-                self._ticking = False
+                self._ticking = self._watched = False
 
     def _fly(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the round trip in flight, and begin one if there is none whose answer can come."""
@@ -225,7 +251,7 @@ class RoundTrips:
         # Before the task: some event loops run it at once, as far as it goes.
         self._watched = True
         if not self._ticking:
-            # One timer for all: it goes on while anybody waits, or a round trip is out.
+            # One timer for all: it goes on while anybody waits.
             self._ticking = True
             self._tick_after(_MOMENT, loop, self._waiting)
         if task is None or task.done() or self._epoch != epoch:
@@ -254,9 +280,7 @@ class RoundTrips:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those who wait, or ask once more for them, when the client has come to know better."""
-        if not self._waiting and (self._task is None or self._task.done()):
-            self._watched = False
-        elif (code := self.driver.down()) is None:
+        if (code := self.driver.down()) is None:
             self._fly(loop)
         else:
             self._tell(self._found(Result(code, monotonic())))
@@ -278,17 +302,3 @@ def _tell(callers: list[asyncio.Future[Result]], result: Result) -> None:
             caller.set_result(result)
     if rest := callers[_AT_ONCE:]:
         rest[0].get_loop().call_soon(_tell, rest, result)
-
-
-async def _ask_there(
-    home: asyncio.AbstractEventLoop,
-    asking: Coroutine[Any, Any, Result],
-    seconds: float,
-) -> Result:
-    """Ask in another event loop, and wait for this many seconds."""
-    answer = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, home))
-    done, _ = await asyncio.wait((answer,), timeout=seconds)
-    if done and not answer.cancelled():
-        return answer.result()
-    answer.cancel()
-    return Result("timeout", monotonic(), seconds)

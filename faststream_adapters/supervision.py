@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from socket import gaierror
 from ssl import SSLError
 from time import monotonic
@@ -242,10 +242,10 @@ class BrokerRun:
         last = self.round_trips.last
         return last if ttl and last is not None and monotonic() - last.at <= ttl else None
 
-    def ask(self, seconds: float, ttl: float = 0.0) -> Awaitable[Result]:
-        """Return the answer to whether the broker is there, to be awaited; see `RoundTrips.ask`."""
+    def ask(self, seconds: float, ttl: float = 0.0) -> asyncio.Future[Result]:
+        """Ask whether the broker is there, unless that is known; see `RoundTrips.ask`."""
         if (result := self.fresh(ttl)) is None:
-            return self.round_trips.answer(seconds)
+            return self.round_trips.ask(seconds)
         known: asyncio.Future[Result] = asyncio.Future()
         known.set_result(result)
         return known

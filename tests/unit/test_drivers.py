@@ -111,12 +111,12 @@ async def test_who_waits_is_told_when_the_client_comes_to_know_better() -> None:
 
     driver = Losing(NatsBroker())
     trips = RoundTrips(driver)
-    asked = asyncio.create_task(trips.ask(60.0))
+    asked = trips.ask(60.0)
     await asyncio.sleep(0)
     driver.lost = True
     assert (await asyncio.wait_for(asked, 5)).code == "refused"
     driver.lost = False
-    late = asyncio.create_task(trips.ask(60.0))
+    late = trips.ask(60.0)
     driver.go_on.set()
     # The round trip that was in flight all the time has come back.
     assert (await asyncio.wait_for(late, 5)).code == "ok"
