@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, TypedDict, Unpack
 
 from faststream import FastStream
-from faststream.asgi.types import Receive, Scope, Send
+from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from faststream.exceptions import SetupError
 
 from ._compat import Broker, BrokerUsecase
@@ -186,20 +186,16 @@ class _Probe(Endpoint):
             self._warn()
             return self.answer("not_started", {}).answer(scope, receive, send)
         found = self.examine()
-        if found is None:
-            return self.ask(scope, receive, send)
-        response, until = found
-        if self._keeps:
-            self._known = response, last, until
-        return response.answer(scope, receive, send)
+        if isinstance(found, tuple):
+            response, until = found
+            if self._keeps:
+                self._known = response, last, until
+            return response.answer(scope, receive, send)
+        return found(scope, receive, send)
 
     @abstractmethod
-    def examine(self) -> tuple[AsgiResponse, float] | None:
-        """Return the answer, and until when it holds if nothing changes; None, where a broker is asked."""
-
-    async def ask(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Ask the brokers, and answer."""
-        raise NotImplementedError
+    def examine(self) -> tuple[AsgiResponse, float] | ASGIApp:
+        """Return the answer, and until when it holds if nothing changes; or else who asks the brokers."""
 
     def answer(self, code: Code | None, results: dict[BrokerRun, Result]) -> AsgiResponse:
         """Return the response.
@@ -279,19 +275,20 @@ class _Asking(_Probe):
         """Return what is known, and told with details, of brokers that were not asked."""
         return {}
 
-    def examine(self) -> tuple[AsgiResponse, float] | None:
+    def examine(self) -> tuple[AsgiResponse, float] | ASGIApp:
         if not self._ttl:
-            return None
+            return self.ask
         results: dict[BrokerRun, Result] = {}
         oldest = monotonic()
         for run in self.runs():
             if (result := run.fresh(self._ttl)) is None:
-                return None
+                return self.ask
             results[run] = result
             oldest = min(oldest, result.at)
         return self.judge(results), oldest + self._ttl
 
     async def ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Ask the brokers, and answer."""
         runs = self.runs()
         if len(runs) == 1 and not self._details:
             # As a rule, and then nothing has to be collected.
@@ -352,7 +349,7 @@ class _Readiness(_Asking):
     name = "readiness"
     description = "Whether messages can be consumed and published now."
 
-    def examine(self) -> tuple[AsgiResponse, float] | None:
+    def examine(self) -> tuple[AsgiResponse, float] | ASGIApp:
         for lifespan in self._target.lifespans():
             if lifespan.state != "running":
                 return self.answer(_STATE_CODES[lifespan.state], {}), math.inf

@@ -10,11 +10,16 @@ END_TIMEOUT = 0.5
 """Seconds that a cancelled task gets before it is cancelled once more."""
 
 
-async def end(task: "asyncio.Task[Any]") -> None:
-    """Cancel a task until it has ended: some client code swallows the first cancellation."""
+async def end(task: "asyncio.Task[Any]", timeout: float = END_TIMEOUT) -> None:  # noqa: ASYNC109 (of each try)
+    """Cancel a task until it has ended: some client code swallows the first cancellation.
+
+    Args:
+        task: The task.
+        timeout: Seconds that it gets before it is cancelled once more.
+    """
     for _ in range(20):
         task.cancel()
-        await asyncio.wait((task,), timeout=END_TIMEOUT)
+        await asyncio.wait((task,), timeout=timeout)
         if task.done():
             return
     logger.error("A task does not end when it is cancelled: %r", task)

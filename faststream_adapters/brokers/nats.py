@@ -30,6 +30,8 @@ logger = logging.getLogger("faststream.adapters")
 
 _CLOSE_TIMEOUT = 2.0
 
+_PING = NatsBroker.ping
+
 ORDERED_TIMEOUT = 30.0
 """Seconds for which an ordered consumer may be missing: nats-py makes a new one where the old stopped."""
 
@@ -235,7 +237,7 @@ def _was_refused(client: Client, what: str) -> bool:
 
 
 def _is_own(ping: Any) -> bool:
-    return getattr(ping, "__func__", None) is NatsBroker.ping
+    return getattr(ping, "__func__", None) is _PING
 
 
 def _lacks_tls(client: Client) -> bool:
@@ -260,12 +262,15 @@ def _client_in(error: BaseException) -> Client | None:
 
 async def close(client: Client) -> None:
     """End a client's connection, whatever state the client is in."""
+    # What ends its connection from now on must not have it come back.
+    client.options["allow_reconnect"] = False
+    # Not left to close(), which cancels it once: wait_for() swallows that in the moment in which a try to
+    # connect ends, and the client goes on to connect.
+    if (task := client._reconnection_task) is not None and not task.done():  # noqa: SLF001 (nats-py has no public way)
+        await end(task, timeout=0.05)
     with suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await client.close()
-    # It has cancelled this task once, which wait_for() swallows in the moment in which a try to connect ends.
-    if (task := client._reconnection_task) is not None and not task.done():  # noqa: SLF001 (nats-py has no public way)
-        await end(task)
     # A close() that was interrupted counts as done, and leaves the socket open.
     if (transport := client._transport) is not None:  # noqa: SLF001 (nats-py has no public way)
         transport.close()  # type: ignore[no-untyped-call]  # nats-py left it untyped

@@ -359,7 +359,8 @@ async def test_a_client_that_never_connected_can_be_closed() -> None:
     await close(Client())
 
 
-async def test_no_client_that_was_closed_goes_on_reconnecting(nats_factory: NatsFactory) -> None:
+@pytest.mark.parametrize("back", [False, True])
+async def test_no_client_that_was_closed_goes_on_reconnecting(nats_factory: NatsFactory, back: bool) -> None:
     """One that is told to stop in the moment in which a try to connect has ended does not hear it."""
     server = nats_factory()
     clients = [
@@ -368,13 +369,34 @@ async def test_no_client_that_was_closed_goes_on_reconnecting(nats_factory: Nats
     ]
     server.kill()
     await eventually(lambda: all(client.is_reconnecting for client in clients))
+    starting = asyncio.create_task(asyncio.to_thread(server.start if back else server.kill))
+    # Not a moment later than they connect.
+    while back and not any(client.is_connecting or client.is_connected for client in clients):  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0)
     for client in clients:
         await close(client)
-    assert not [task for task in asyncio.all_tasks() if "_attempt_reconnect" in repr(task)]
+    await starting
+    await eventually(lambda: not [task for task in asyncio.all_tasks() if "Client." in repr(task)])
+    assert all(client.is_closed for client in clients)
 
 
 async def _ignore(error: Exception) -> None:
     pass
+
+
+async def test_a_ping_that_was_patched_for_all_counts(
+    shared_nats: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def ping(self: NatsBroker, timeout: float | None) -> bool:  # noqa: ASYNC109 (FastStream's signature)
+        return False
+
+    broker = NatsBroker(shared_nats.url)
+    async with broker:
+        trips = RoundTrips(driver_for(broker))
+        assert (await trips.ask(1.0)).ok
+        monkeypatch.setattr(NatsBroker, "ping", ping)
+        assert (await trips.ask(1.0)).code == "error"
 
 
 async def test_a_ping_of_the_users_own_counts(shared_nats: NatsServer) -> None:
