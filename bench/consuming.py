@@ -17,8 +17,8 @@ from .paced import paced
 from .slices import Slices, in_slices
 from .under_load import ROOT
 
-TURNS = many(4)
-MOST_TURNS = many(12)
+TURNS = many(8)
+MOST_TURNS = many(24)
 MESSAGES = many(10_000, 500)
 REQUESTS_PER_SECOND = 100
 _NEVER = 600.0
@@ -127,7 +127,7 @@ async def measure() -> list[Row]:
             cost = Row(f"a message, {what}", "µs of CPU", goals)
             rate = Row(f"the same, {what}", "messages/s")
             for turn in range(MOST_TURNS):
-                if turn >= TURNS and cost.known:
+                if not cost.wanted(turn, TURNS):
                     break
                 for name, each in (await consumed(server.url, hows, beside=beside)).items():  # type: ignore[arg-type]  # the names are contenders
                     cost.add(name, each.cpu / MESSAGES * 1e6)

@@ -101,6 +101,10 @@ class Row:
         others = [contender for contender in self.values if contender != "ours"]
         return all(self.error(than) <= PRECISION for than in others)
 
+    def wanted(self, turn: int, least: int) -> bool:
+        """Return whether a turn is to be measured, where this many are the least: a goal needs precision."""
+        return turn < least or (bool(self.goals) and not self.known)
+
     @property
     def verdict(self) -> Verdict | None:
         """Whether all goals are met; None where there is none."""
@@ -147,7 +151,7 @@ async def in_turns(cases: Iterable[Case], least: int, most: int) -> list[Row]:
     cases = list(cases)
     for turn in range(many(-1, 0), most):
         for row, run in cases:
-            if turn < least or not row.known:
+            if row.wanted(turn, least):
                 values = await run()
                 # The first turn only warms up.
                 for contender, value in values.items() if turn >= 0 else ():

@@ -181,8 +181,7 @@ async def measure() -> list[Row]:
         script = nats.directory / "result.lua"
         script.write_text(_SCRIPT, encoding="utf-8")
         for turn in range(MOST_TURNS):
-            # What has no goal need not be known that well.
-            left = [case for case in cases if turn < TURNS or (case.row.goals and not case.row.known)]
+            left = [case for case in cases if case.row.wanted(turn, TURNS)]
             await _turn(left, nats, script, latencies=turn < LATENCIES)
     for case in cases:
         case.note()

@@ -1,6 +1,7 @@
 """What the benchmarks make of their measurements."""
 
 import asyncio
+import itertools
 import os
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
@@ -89,17 +90,33 @@ async def test_contenders_take_turns_and_the_first_turn_warms_up() -> None:
 
     runs = {"bare": contender("bare"), "ours": contender("ours")}
     turn = one_by_one(runs)  # type: ignore[arg-type]  # what the contenders are
-    [measured] = await in_turns([(Row("a thing", "µs"), turn)], 2, 4)
+    [measured] = await in_turns([(Row("a thing", "µs"), turn)], 4, 4)
     assert calls == ["bare", "ours"] * 5
     assert measured.values == {"bare": [3.0, 5.0, 7.0, 9.0], "ours": [4.0, 6.0, 8.0, 10.0]}
 
 
-async def test_turns_end_when_the_ratio_is_known() -> None:
-    async def same() -> float:
+@pytest.mark.parametrize(
+    ("goals", "values", "turns"),
+    [
+        ((Goal("bare", most=1),), [2.0], 3),
+        ((Goal("bare", most=1),), [2.0, 3.0, 4.0], 9),
+        ((), [2.0, 3.0, 4.0], 3),
+    ],
+)
+async def test_turns_end_when_what_has_a_goal_is_known(
+    goals: tuple[Goal, ...], values: list[float], turns: int
+) -> None:
+    ours = itertools.cycle(values)
+
+    async def two() -> float:
         return 2.0
 
-    [measured] = await in_turns([(Row("a thing", "µs"), one_by_one({"bare": same, "ours": same}))], 3, 100)
-    assert measured.values == {"bare": [2.0] * 3, "ours": [2.0] * 3}
+    async def next_one() -> float:
+        return next(ours)
+
+    runs = one_by_one({"bare": two, "ours": next_one})
+    [measured] = await in_turns([(Row("a thing", "µs", goals), runs)], 3, 9)
+    assert len(measured.values["ours"]) == turns
 
 
 async def test_processes_run_in_turn() -> None:
