@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from faststream import FastStream
@@ -16,6 +15,8 @@ from faststream._internal.di import FastDependsConfig
 from faststream._internal.utils import apply_types, to_async
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, ThreadPoolExecutor
+
     from fast_depends.library.serializer import SerializerProto as SerializerProto
     from faststream._internal.basic_types import AnyCallable as AnyCallable
     from faststream._internal.basic_types import Lifespan as Lifespan
@@ -294,12 +295,12 @@ def confluent_poller(producer: "AsyncConfluentProducer") -> "asyncio.Task[None]"
     return producer._poll_task
 
 
-def confluent_thread(consumer: "AsyncConfluentConsumer") -> ThreadPoolExecutor:
+def confluent_thread(consumer: "AsyncConfluentConsumer") -> "ThreadPoolExecutor":
     """Return the one thread that librdkafka's consumer is called in."""
     return consumer._thread_pool
 
 
-def confluent_call_in(consumer: Any, thread: Executor) -> None:
+def confluent_call_in(consumer: Any, thread: "Executor") -> None:
     """Have librdkafka's consumer called in another thread from now on."""
     consumer._thread_pool = thread
 

@@ -4,13 +4,13 @@ import re
 from traceback import format_exception
 
 # A password may hold anything, unescaped slashes and at signs included: up to the last @ nothing is shown.
-_USERINFO = re.compile(r"(?<=://)[^\s\"']*@")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_USERINFO = r"(?<=://)[^\s\"']*@"
+_SCHEME = r"(?i:[a-z][a-z0-9+.-]*://)"
 
 
 def redact(text: str) -> str:
     """Return the text without the credentials of the URLs in it."""
-    return _USERINFO.sub("***@", text)
+    return re.sub(_USERINFO, "***@", text)
 
 
 def without_credentials(url: str) -> str:
@@ -18,7 +18,7 @@ def without_credentials(url: str) -> str:
 
     A path with an unescaped @ is taken for a part of the password: the two cannot be told apart.
     """
-    scheme = match[0] if (match := _SCHEME.match(url)) else ""
+    scheme = match[0] if (match := re.match(_SCHEME, url)) else ""
     return scheme + re.split(r"[?#]", url.removeprefix(scheme).rpartition("@")[2], maxsplit=1)[0]
 
 

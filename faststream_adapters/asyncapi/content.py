@@ -1,6 +1,5 @@
 """A body with all that HTTP says about it, made once and sent many times."""
 
-import gzip
 import re
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -21,17 +20,19 @@ _Encoder = Callable[[bytes], bytes]
 # The bodies are packed while the event loop waits: beyond 7, brotli takes several times as long to save a few
 # bytes in a thousand. Without a time stamp, gzip gives the same bytes, and so the same ETag, in each process.
 _BROTLI_QUALITY = 7
-_GZIP: dict[str, _Encoder] = {"gzip": partial(gzip.compress, mtime=0)}
 
 
 @cache
 def _encoders() -> dict[str, _Encoder]:
     """Return the codings that we can send, the best one first."""
+    import gzip
+
+    without_brotli: dict[str, _Encoder] = {"gzip": partial(gzip.compress, mtime=0)}
     try:
         import brotli  # type: ignore[import-untyped]  # ships no types
     except ImportError:
-        return _GZIP
-    return {"br": partial(brotli.compress, quality=_BROTLI_QUALITY), **_GZIP}
+        return without_brotli
+    return {"br": partial(brotli.compress, quality=_BROTLI_QUALITY), **without_brotli}
 
 
 class _Variant(NamedTuple):

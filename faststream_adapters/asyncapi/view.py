@@ -10,9 +10,9 @@ from faststream.exceptions import SetupError
 
 __all__ = ("PageKeywords", "View")
 
-_EXTERNAL_ORIGIN = re.compile(r"(?:https?:)?//[a-z0-9.:\[\]-]+(?=[/?#]|$)", re.IGNORECASE)
-_NOT_A_PATH = re.compile(r"//|[^/?#]*:")
-_HEADER_VALUE = re.compile(r"[!-~]+(?: +[!-~]+)*")
+_EXTERNAL_ORIGIN = r"(?i:(?:https?:)?//[a-z0-9.:\[\]-]+(?=[/?#]|$))"
+_NOT_A_PATH = r"//|[^/?#]*:"
+_HEADER_VALUE = r"[!-~]+(?: +[!-~]+)*"
 
 
 class _Strict(Enum):
@@ -54,7 +54,8 @@ class PageKeywords(TypedDict, total=False):
     csp: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+# Nobody compares or prints one: a dataclass makes each method anew, at every import.
+@dataclass(kw_only=True, eq=False, repr=False)
 class View:
     """What the page shows, and from where: `PageKeywords` with their defaults.
 
@@ -87,7 +88,7 @@ class View:
         if self.asyncapi_css_url is not None and self.asyncapi_js_url is None:
             msg = "asyncapi_css_url styles the React component: pass asyncapi_js_url too, or neither."
             raise SetupError(msg)
-        if isinstance(self.csp, str) and not _HEADER_VALUE.fullmatch(self.csp):
+        if isinstance(self.csp, str) and not re.fullmatch(_HEADER_VALUE, self.csp):
             msg = f"csp must be one line of printable ASCII, or None for no policy, not {self.csp!r}."
             raise SetupError(msg)
         # Raises for a URL that no policy can name, now rather than when the page is asked for.
@@ -142,9 +143,9 @@ def _written(sources: Iterable[tuple[str, list[str]]]) -> str:
 def _origins(url: str | None, keyword: str) -> list[str]:
     if url is None:
         return []
-    if external := _EXTERNAL_ORIGIN.match(url):
+    if external := re.match(_EXTERNAL_ORIGIN, url):
         return [external[0].removeprefix("//")]
-    if _NOT_A_PATH.match(url):
+    if re.match(_NOT_A_PATH, url):
         msg = f"{keyword} must be a path or an http(s) URL without credentials, not {url!r}."
         raise SetupError(msg)
     return []

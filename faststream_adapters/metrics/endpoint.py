@@ -1,7 +1,6 @@
 """make_metrics_asgi: an endpoint for Prometheus to scrape."""
 
 import asyncio
-import gzip
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -96,7 +95,11 @@ class _Metrics(Endpoint):
     def _body(self, encode: Callable[[Any], bytes], names: list[str], *, compressed: bool) -> bytes:
         registry = self._collected(describe=bool(names))
         body = encode(registry.restricted_registry(names) if names else registry)
-        return gzip.compress(body, _LEVEL) if compressed else body
+        if not compressed:
+            return body
+        import gzip
+
+        return gzip.compress(body, _LEVEL)
 
     def _collected(self, *, describe: bool) -> Any:
         if self._workers is not None:

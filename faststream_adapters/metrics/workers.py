@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
-_FILE = re.compile(r"(?P<kind>\w+)_(?P<pid>\d+)\.db")
+_FILE = r"(?P<kind>\w+)_(?P<pid>\d+)\.db"
 _IN_PROCESS = "_received_messages_in_process"
 """The end of the name of FastStream's gauge, which prometheus_client would show for dead workers too."""
 
@@ -51,7 +51,8 @@ class Workers:
         """Remove what dead workers said of themselves while they lived; return their process ids."""
         from prometheus_client.multiprocess import mark_process_dead
 
-        files = [match for file in Path(self._directory).iterdir() if (match := _FILE.fullmatch(file.name))]
+        names = (file.name for file in Path(self._directory).iterdir())
+        files = [match for name in names if (match := re.fullmatch(_FILE, name))]
         dead = {pid for pid in {file["pid"] for file in files} if _is_dead(int(pid))}
         for pid in {file["pid"] for file in files if file["kind"].startswith("gauge_live")} & dead:
             # Another worker that is scraped at the same time may be faster.
