@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
 
 from .brokers import Code, Driver
@@ -140,7 +141,7 @@ class RoundTrips:
         self.last_ok = 0.0
         self.observers: WeakSet[Observer] = WeakSet()
         self._home: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._asking: asyncio.Future[Any] | None = None
         self._flight: object = None
         self._began = 0.0
         self._epoch: object = None
@@ -156,7 +157,7 @@ class RoundTrips:
         """
         if self._home is loop:
             return
-        self._home, self._task, self._flight, self._watched = loop, None, None, False
+        self._home, self._asking, self._flight, self._watched = loop, None, None, False
         # Those who wait elsewhere are gone with their loop, or are told by its timer.
         self._ticking, self._waiting = False, _Waiting()
 
@@ -247,7 +248,7 @@ class RoundTrips:
 
     def _fly(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the round trip in flight, and begin one if there is none whose answer can come."""
-        epoch, task = self.driver.epoch(), self._task
+        epoch, task = self.driver.epoch(), self._asking
         # Before the task: some event loops run it at once, as far as it goes.
         self._watched = True
         if not self._ticking:
@@ -260,23 +261,33 @@ class RoundTrips:
             self._epoch = epoch
             self._flight = flight = object()
             self._began = monotonic()
-            self._task = loop.create_task(self._check(flight))
+            answer = None
+            # Whatever it raises, check() meets it again, and finds out what it means.
+            with suppress(Exception):
+                answer = self.driver.send()
+            if answer is None:
+                self._asking = loop.create_task(self._check(flight))
+            else:
+                self._asking = answer
+                answer.add_done_callback(lambda _: self._landed(flight, "ok"))
 
     async def _check(self, flight: object) -> None:
-        start = monotonic()
         try:
             code = await self.driver.check()
         except Exception as error:  # noqa: BLE001 (whatever it is, the broker is not healthy)
             code = self.driver.code(error)
             if code == "error" and (self.last is None or self.last.code != code):
                 logger.warning("%s: the check raised %s.", self.driver.name, type(error).__name__)
+        self._landed(flight, code)
+
+    def _landed(self, flight: object, code: Code) -> None:
         if self._flight is not flight:
             # It was given up, and has not noticed.
             return
         now = monotonic()
         if code == "ok":
             self.last_ok = now
-        self._tell(self._found(Result(code, now, now - start)))
+        self._tell(self._found(Result(code, now, now - self._began)))
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those who wait, or ask once more for them, when the client has come to know better."""
@@ -287,7 +298,7 @@ class RoundTrips:
 
     async def give_up(self) -> None:
         """Forget the round trip in flight: the connection it was made on is gone."""
-        task, self._task, self._flight = self._task, None, None
+        task, self._asking, self._flight = self._asking, None, None
         if task is None or task.done() or self._home is not asyncio.get_running_loop():
             return
         self._tell(Result("timeout", monotonic()))

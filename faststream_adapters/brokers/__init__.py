@@ -66,6 +66,13 @@ class Driver:
         """Return what the client knows to be wrong without asking the server."""
         return None
 
+    def send(self) -> asyncio.Future[Any] | None:
+        """Ask the server for a sign of life without a task; return what is done when the answer has come.
+
+        None, or an exception, where only `check` can ask.
+        """
+        return None
+
     async def check(self) -> Code:
         """Ask the server for a sign of life; cancelling this may harm the connection."""
         # Some clients ignore the timeout they are given.

@@ -31,6 +31,7 @@ logger = logging.getLogger("faststream.adapters")
 _CLOSE_TIMEOUT = 2.0
 
 _PING = NatsBroker.ping
+_PING_LINE = b"PING\r\n"
 
 ORDERED_TIMEOUT = 30.0
 """Seconds for which an ordered consumer may be missing: nats-py makes a new one where the old stopped."""
@@ -89,12 +90,22 @@ class NatsDriver(Driver):
             return "auth"
         return "closed" if client.is_closed else "refused"
 
-    async def check(self) -> Code:
+    def send(self) -> asyncio.Future[Any] | None:
         client = self.client
-        ping = self.broker.ping
-        # Of a client, FastStream's own ping looks at this flag only, at the cost of a timer.
-        connected = client is not None and client.is_connected and _is_own(ping)
-        if not connected and not await ping(PING_TIMEOUT):
+        # Of a client, FastStream's own ping looks at its flag only; a ping of the user's own is to be asked.
+        if client is None or not client.is_connected or not _is_own(self.broker.ping) or _lacks_tls(client):
+            return None
+        if _on_websocket(client):
+            # What is written there waits for the flusher.
+            return None
+        # What Client.rtt() does to wait for a PONG, but for its timer and its wait for the flusher.
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        client._pongs.append(answer)  # noqa: SLF001 (nats-py has no public way)
+        client._transport.write(_PING_LINE)  # type: ignore[union-attr]  # noqa: SLF001 (as above; it is connected)
+        return answer
+
+    async def check(self) -> Code:
+        if not await self.broker.ping(PING_TIMEOUT):
             return "error" if self.real else "not_started"
         if (client := self.client) is not None:
             await client.rtt(NEVER)
@@ -240,13 +251,18 @@ def _is_own(ping: Any) -> bool:
     return getattr(ping, "__func__", None) is _PING
 
 
+def _on_websocket(client: Client) -> bool:
+    url = client.connected_url
+    return url is not None and url.scheme in {"ws", "wss"}
+
+
 def _lacks_tls(client: Client) -> bool:
     """Return whether the connection is a plain one although TLS was asked for.
 
     nats-py leaves the choice to the server, and so to whoever answers in its name.
     """
     url = client.connected_url
-    if url is None or url.scheme in {"ws", "wss"} or client.options["tls_handshake_first"]:
+    if url is None or _on_websocket(client) or client.options["tls_handshake_first"]:
         return False
     wanted = url.scheme == "tls" or "tls" in client.options
     return wanted and not client._server_info.get("tls_required")  # noqa: SLF001 (nats-py has no public way)

@@ -3,6 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -382,6 +383,18 @@ async def test_no_client_that_was_closed_goes_on_reconnecting(nats_factory: Nats
 
 async def _ignore(error: Exception) -> None:
     pass
+
+
+async def test_a_client_on_a_websocket_is_asked_by_its_own_round_trip(
+    shared_nats: NatsServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broker = NatsBroker(shared_nats.url)
+    async with broker:
+        driver = driver_for(broker)
+        monkeypatch.setattr(Client, "connected_url", urlsplit("wss://127.0.0.1"))
+        assert driver.send() is None
+        assert (await RoundTrips(driver).ask(1.0)).ok
 
 
 async def test_a_ping_that_was_patched_for_all_counts(

@@ -66,6 +66,18 @@ async def test_the_short_patience_of_one_says_nothing_to_others() -> None:
         assert driver.asked == 1
 
 
+async def test_a_client_that_cannot_be_asked_without_a_task_is_asked_in_one() -> None:
+    class Raising(Held):
+        def send(self) -> asyncio.Future[None] | None:
+            raise AttributeError
+
+    driver = Raising()
+    driver.go_on.set()
+    async with flying(driver) as trips:
+        assert (await trips.ask(60.0)).code == "ok"
+        assert driver.asked == 1
+
+
 async def test_no_answer_for_long_is_a_result() -> None:
     async with flying(Held()) as trips:
         assert (await trips.ask(SLOW)).code == "timeout"
@@ -108,7 +120,7 @@ async def test_nobody_asks_anew_for_nobody() -> None:
     driver = Held()
     async with flying(driver) as trips:
         assert (await trips.ask(0.01)).code == "timeout"
-        task = trips._task  # noqa: SLF001 (nobody else has it)
+        task = trips._asking  # noqa: SLF001 (nobody else has it)
         assert task is not None
         # No timer runs either, while the round trip is out.
         await eventually(lambda: not trips._ticking)  # noqa: SLF001 (as above)
