@@ -114,6 +114,7 @@ class _Waiting:
         over = [callers for callers in self._all if callers.until <= now]
         if over:
             self._all = [callers for callers in self._all if callers.until > now]
+            self._open = {callers.seconds: callers for callers in self._all}
         return over
 
     def all(self) -> list[asyncio.Future[Result]]:
