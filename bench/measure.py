@@ -14,7 +14,13 @@ PRECISION = 0.01
 """The standard error of a ratio, as a share of it, with which it is known well enough."""
 
 Verdict = Literal["met", "missed", "open"]
-"""Open is what lies within twice the standard error of the goal: another run can say otherwise."""
+"""Open is what lies so near to the goal that another run can say otherwise."""
+
+NEAR = 2.5
+"""So many standard errors are near; turns end where the error happens to be small, so that it is more."""
+
+LEAST = 16
+"""So many turns it takes at least to know a ratio that has a goal, and its error."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,18 @@ class Goal:
     most: float | None = None
     least: float | None = None
 
-    def verdict(self, row: "Row") -> Verdict:
-        """Return whether the row's ratio is as it should be."""
-        ratio, error = row.ratio(self.than), 2 * row.error(self.than)
+    def known(self, row: "Row") -> bool:
+        """Return whether more turns would say the same."""
+        return row.error(self.than) <= PRECISION or self.verdict(row, 2 * NEAR) != "open"
+
+    def verdict(self, row: "Row", near: float = NEAR) -> Verdict:
+        """Return whether the row's ratio is as it should be.
+
+        Args:
+            row: The row.
+            near: How many times its standard error it has to be away from the goal.
+        """
+        ratio, error = row.ratio(self.than), near * row.error(self.than)
         limits = [ratio / self.most] if self.most is not None else []
         limits += [self.least / ratio] if self.least is not None else []
         if any(abs(limit - 1) < error for limit in limits):
@@ -95,15 +110,11 @@ class Row:
         deviation = _middle_half(ratios) / 1.349
         return 1.253 * deviation / math.sqrt(len(ratios)) / statistics.median(ratios)
 
-    @property
-    def known(self) -> bool:
-        """Whether all ratios are known with precision."""
-        others = [contender for contender in self.values if contender != "ours"]
-        return all(self.error(than) <= PRECISION for than in others)
-
     def wanted(self, turn: int, least: int) -> bool:
-        """Return whether a turn is to be measured, where this many are the least: a goal needs precision."""
-        return turn < least or (bool(self.goals) and not self.known)
+        """Return whether a turn is to be measured, where this many are the least: a goal needs more."""
+        if turn < least or not self.goals:
+            return turn < least
+        return turn < LEAST or not all(goal.known(self) for goal in self.goals)
 
     @property
     def verdict(self) -> Verdict | None:

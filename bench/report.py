@@ -18,11 +18,12 @@ _INTRODUCTION = """\
 `make bench` measures all of this side by side in one run, and writes this page; do not edit it by hand. Each
 value is the median of several turns. In a turn the contenders alternate: every few milliseconds where they
 are in one process, every tenth of a second where they are processes under load, the others being stopped
-meanwhile. After ± is half of the spread of the middle half. The ratios are what counts: absolute times are
-those of one machine in a certain hour. A ratio is the median of the ratios of each turn, and after ± is its
-standard error: turns go on until that is 1 %, or there were enough. **Bare** is an ASGI app that does
-nothing but answer, in a host the host's own trivial route, and for messages `FastStream(broker).run()`. A
-goal is "open" where the ratio is nearer to it than twice its error."""
+meanwhile; a storm and the quiet that it is compared with take some seconds each. After ± is half of the
+spread of the middle half. The ratios are what counts: absolute times are those of one machine in a certain
+hour. A ratio is the median of the ratios of each turn, and after ± is its standard error. Where there is a
+goal, turns go on until that is 1 %, or the ratio is far from the goal, or there were enough; a goal is
+"open" where the ratio is nearer to it than 2.5 times its error. **Bare** is an ASGI app that does nothing
+but answer, in a host the host's own trivial route, and for messages `FastStream(broker).run()`."""
 
 _HEADINGS = ("What", "Unit", "Bare", "`faststream.asgi`", "Ours", "Ours ÷ bare", "Ours ÷ upstream", "Goal")
 

@@ -62,11 +62,21 @@ class Slices:
 
     def _signal_server(self, number: signal.Signals) -> None:
         if self._server is not None:
-            os.killpg(self._server, number)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._server, number)
 
 
-async def in_slices(slices: Collection[Slices]) -> None:
-    """Let processes run in turn until all have ended."""
-    while running := [each for each in slices if not each.ended]:
-        for each in running:
-            await each.run()
+async def in_slices(slices: Collection[Slices], seconds: float = 300.0) -> None:
+    """Let processes run in turn until all have ended.
+
+    Args:
+        slices: The processes.
+        seconds: How long that may take.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    async with asyncio.timeout(seconds):
+        while running := [each for each in slices if not each.ended]:
+            for each in running:
+                await each.run()

@@ -1,10 +1,13 @@
 """Requests per second under a real server, by wrk."""
 
+import asyncio
+import contextlib
 import shutil
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from http.client import HTTPConnection
 from pathlib import Path
 
 from tests.servers import HOST
@@ -21,6 +24,7 @@ SECONDS = many(2)
 LATENCIES = many(3)
 """In so many turns the latencies are looked at too; the middle one is told."""
 CONNECTIONS = 32
+WARM_UP = many(500)
 ROOT = Path(__file__).parents[1]
 HOSTS = ("fastapi", "litestar", "quart", "starlette")
 
@@ -65,6 +69,7 @@ class Load:
 
     def __init__(self, server: AppServer, path: str, script: Path) -> None:
         self.server = server
+        self._path = path
         self._url = server.url + path
         self._script = script
 
@@ -72,6 +77,14 @@ class Load:
         """Start a load of so many seconds."""
         options = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(self._script))
         return await create_subprocess_exec("wrk", *options, self._url, stdout=PIPE)
+
+    def warm_up(self) -> None:
+        """Make the requests that a new process is slower for."""
+        connection = HTTPConnection(HOST, self.server.port)
+        with contextlib.closing(connection):
+            for _ in range(WARM_UP):
+                connection.request("GET", self._path)
+                connection.getresponse().read()
 
     async def latencies(self) -> tuple[float, ...]:
         """Return the latencies of a load that nothing interrupts."""
@@ -89,8 +102,11 @@ class Load:
 
 async def side_by_side(loads: Mapping[Contender, Load]) -> dict[Contender, float]:
     """Load several URLs in slices of time, and return the requests per second."""
-    slices = {name: Slices(await load.start(SECONDS), load.server.pid) for name, load in loads.items()}
+    slices: dict[Contender, Slices] = {}
     try:
+        for name, load in loads.items():
+            await asyncio.to_thread(load.warm_up)
+            slices[name] = Slices(await load.start(SECONDS), load.server.pid)
         await in_slices(slices.values())
         return {
             name: (await load.result(slices[name].process))[0] / slices[name].seconds()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
@@ -249,16 +250,17 @@ class RoundTrips:
 
     def _fly(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch the round trip in flight, and begin one if there is none whose answer can come."""
-        epoch, task = self.driver.epoch(), self._asking
+        epoch, asking = self.driver.epoch(), self._asking
         # Before the task: some event loops run it at once, as far as it goes.
         self._watched = True
         if not self._ticking:
             # One timer for all: it goes on while anybody waits.
             self._ticking = True
             self._tick_after(_MOMENT, loop, self._waiting)
-        if task is None or task.done() or self._epoch != epoch:
-            if task is not None:
-                task.cancel()
+        # One whose answer has just been read is in flight until that is told.
+        if asking is None or self._flight is None or asking.cancelled() or self._epoch != epoch:
+            if asking is not None:
+                asking.cancel()
             self._epoch = epoch
             self._flight = flight = object()
             self._began = monotonic()
@@ -270,7 +272,7 @@ class RoundTrips:
                 self._asking = loop.create_task(self._check(flight))
             else:
                 self._asking = answer
-                answer.add_done_callback(lambda _: self._landed(flight, "ok"))
+                answer.add_done_callback(partial(self._answered, flight))
 
     async def _check(self, flight: object) -> None:
         try:
@@ -281,10 +283,18 @@ class RoundTrips:
                 logger.warning("%s: the check raised %s.", self.driver.name, type(error).__name__)
         self._landed(flight, code)
 
+    def _answered(self, flight: object, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled():
+            # Not an answer: whoever still waits has the question asked once more.
+            return
+        error = answer.exception()
+        self._landed(flight, "ok" if error is None else self.driver.code(error))
+
     def _landed(self, flight: object, code: Code) -> None:
         if self._flight is not flight:
             # It was given up, and has not noticed.
             return
+        self._flight = None
         now = monotonic()
         if code == "ok":
             self.last_ok = now
@@ -299,12 +309,13 @@ class RoundTrips:
 
     async def give_up(self) -> None:
         """Forget the round trip in flight: the connection it was made on is gone."""
-        task, self._asking, self._flight = self._asking, None, None
-        if task is None or task.done() or self._home is not asyncio.get_running_loop():
+        asking, flight = self._asking, self._flight
+        self._asking = self._flight = None
+        if asking is None or flight is None or self._home is not asyncio.get_running_loop():
             return
         self._tell(Result("timeout", monotonic()))
-        task.cancel()
-        await asyncio.wait((task,), timeout=_END_TIMEOUT)
+        asking.cancel()
+        await asyncio.wait((asking,), timeout=_END_TIMEOUT)
 
 
 def _tell(callers: list[asyncio.Future[Result]], result: Result) -> None:

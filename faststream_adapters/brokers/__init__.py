@@ -67,9 +67,9 @@ class Driver:
         return None
 
     def send(self) -> asyncio.Future[Any] | None:
-        """Ask the server for a sign of life without a task; return what is done when the answer has come.
+        """Ask the server for a sign of life without a task; return what ends when the answer has come.
 
-        None, or an exception, where only `check` can ask.
+        None, or an exception, where only `check` can ask. `code` classifies an exception that it ends with.
         """
         return None
 

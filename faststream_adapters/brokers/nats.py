@@ -30,6 +30,7 @@ logger = logging.getLogger("faststream.adapters")
 
 _CLOSE_TIMEOUT = 2.0
 
+# FastStream's own, or what it was replaced by before the first broker was looked at.
 _PING = NatsBroker.ping
 _PING_LINE = b"PING\r\n"
 
@@ -96,12 +97,13 @@ class NatsDriver(Driver):
         if client is None or not client.is_connected or not _is_own(self.broker.ping) or _lacks_tls(client):
             return None
         if _on_websocket(client):
-            # What is written there waits for the flusher.
+            # What is written there waits for the flusher, whom only rtt() wakes.
             return None
-        # What Client.rtt() does to wait for a PONG, but for its timer and its wait for the flusher.
+        # As Client.rtt() does, without its timer. The write comes first: it may raise, and for each PONG the
+        # client takes the first of those that wait.
+        client._transport.write(_PING_LINE)  # type: ignore[union-attr]  # noqa: SLF001 (nats-py has no public way)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        client._pongs.append(answer)  # noqa: SLF001 (nats-py has no public way)
-        client._transport.write(_PING_LINE)  # type: ignore[union-attr]  # noqa: SLF001 (as above; it is connected)
+        client._pongs.append(answer)  # noqa: SLF001 (as above)
         return answer
 
     async def check(self) -> Code:
@@ -280,16 +282,21 @@ async def close(client: Client) -> None:
     """End a client's connection, whatever state the client is in."""
     # What ends its connection from now on must not have it come back.
     client.options["allow_reconnect"] = False
-    # Not left to close(), which cancels it once: wait_for() swallows that in the moment in which a try to
-    # connect ends, and the client goes on to connect.
-    if (task := client._reconnection_task) is not None and not task.done():  # noqa: SLF001 (nats-py has no public way)
-        await end(task, timeout=0.05)
-    with suppress(Exception):
-        async with asyncio.timeout(_CLOSE_TIMEOUT):
-            await client.close()
-    # A close() that was interrupted counts as done, and leaves the socket open.
-    if (transport := client._transport) is not None:  # noqa: SLF001 (nats-py has no public way)
-        transport.close()  # type: ignore[no-untyped-call]  # nats-py left it untyped
+    try:
+        # Not left to close(), which cancels it once: wait_for() swallows that in the moment in which a try to
+        # connect ends, and the client goes on to connect.
+        if (task := client._reconnection_task) is not None and not task.done():  # noqa: SLF001 (nats-py has no public way)
+            await end(task, timeout=0.05)
+    finally:
+        # Whoever is cancelled here was the last to know the client.
+        try:
+            with suppress(Exception):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await client.close()
+        finally:
+            # A close() that was interrupted counts as done, and leaves the socket open.
+            if (transport := client._transport) is not None:  # noqa: SLF001 (nats-py has no public way)
+                transport.close()  # type: ignore[no-untyped-call]  # nats-py left it untyped
 
 
 driver = NatsDriver

@@ -381,6 +381,18 @@ async def test_no_client_that_was_closed_goes_on_reconnecting(nats_factory: Nats
     assert all(client.is_closed for client in clients)
 
 
+async def test_a_client_stays_closed_although_its_closing_was_cancelled(nats_factory: NatsFactory) -> None:
+    server = nats_factory()
+    client = await connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0, error_cb=_ignore)
+    server.kill()
+    await eventually(lambda: client.is_reconnecting)
+    closing = asyncio.create_task(close(client))
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait((closing,))
+    assert client.is_closed
+
+
 async def _ignore(error: Exception) -> None:
     pass
 

@@ -78,6 +78,51 @@ async def test_a_client_that_cannot_be_asked_without_a_task_is_asked_in_one() ->
         assert driver.asked == 1
 
 
+class Sending(Driver):
+    """A broker that is asked without a task, and answers when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(NatsBroker())
+        self.sent: list[asyncio.Future[None]] = []
+
+    def send(self) -> asyncio.Future[None]:
+        self.sent.append(asyncio.get_running_loop().create_future())
+        return self.sent[-1]
+
+
+async def test_an_answer_that_has_just_been_read_is_told() -> None:
+    """The timer looks at the client in the moment between an answer and its being told."""
+    driver = Sending()
+    async with flying(driver) as trips:
+        asked = trips.ask(60.0)
+        driver.sent[0].set_result(None)
+        trips._look(asyncio.get_running_loop())  # noqa: SLF001 (what the timer does)
+        assert (await asked).code == "ok"
+        assert len(driver.sent) == 1
+
+
+async def test_one_that_is_given_up_just_then_tells_those_who_wait() -> None:
+    driver = Sending()
+    trips = RoundTrips(driver)
+    asked = trips.ask(60.0)
+    driver.sent[0].set_result(None)
+    await trips.give_up()
+    assert (await asked).code == "timeout"
+
+
+async def test_the_end_of_a_question_is_not_always_an_answer() -> None:
+    driver = Sending()
+    async with flying(driver) as trips:
+        asked = trips.ask(60.0)
+        driver.sent[0].set_exception(ConnectionResetError())
+        assert (await asked).code == "refused"
+        asked = trips.ask(60.0)
+        driver.sent[1].cancel()
+        await eventually(lambda: len(driver.sent) == 3)
+        driver.sent[2].set_result(None)
+        assert (await asked).code == "ok"
+
+
 async def test_no_answer_for_long_is_a_result() -> None:
     async with flying(Held()) as trips:
         assert (await trips.ask(SLOW)).code == "timeout"
