@@ -126,7 +126,7 @@ $(BENCHED): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	@touch $@
 
-bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asgi, and write docs/benchmarks.md (a quarter of an hour)
+bench: $(BENCHED) ## Measure side by side with bare ASGI and with faststream.asgi, and write docs/benchmarks.md (half an hour)
 	@command -v wrk >/dev/null || { echo "Installing wrk, which makes the load ..."; $(WRK); }
 	$(if $(QUICK),QUICK=$(QUICK) )$(BIN)/python -m bench $(ARGS)
 
