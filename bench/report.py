@@ -26,8 +26,6 @@ goal, turns go on until that is 1 %, or the ratio is far from the goal, or there
 but answer, in a host the host's own trivial route, and for messages `FastStream(broker).run()`."""
 
 _HEADINGS = ("What", "Unit", "Bare", "`faststream.asgi`", "Ours", "Ours ÷ bare", "Ours ÷ upstream", "Goal")
-
-
 _MARKS: dict["Verdict", str] = {"met": " ✓", "missed": " ✗ missed", "open": " ~ open"}
 
 
