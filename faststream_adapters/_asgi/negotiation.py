@@ -1,4 +1,4 @@
-"""What a client says that it can read."""
+"""Request headers and the negotiation of the content encoding."""
 
 from functools import lru_cache
 
@@ -6,25 +6,24 @@ from faststream.asgi.types import Scope
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """Return a request's header, all lines of it joined.
+    """Return a request header; repeated headers are joined with commas.
 
     Args:
-        scope: The HTTP scope.
-        name: The name in lower case.
+        scope: The HTTP scope, in which servers pass all header names in lower case.
+        name: The lower-case name.
     """
-    # Servers hand over all names in lower case, so says ASGI.
     values = [value for key, value in scope["headers"] if key == name]
     return b",".join(values).decode("latin-1") if values else ""
 
 
-# Every request asks, and clients say one of a few things.
+# Cached because clients send few distinct headers, with every request.
 @lru_cache(maxsize=32)
-def coding(accepted: str, available: tuple[str, ...]) -> str:
-    """Return the coding to send a body in, or `identity`.
+def negotiate_encoding(accepted: str, available: tuple[str, ...]) -> str:
+    """Return the content encoding for a response, or `identity`.
 
     Args:
         accepted: The `Accept-Encoding` header.
-        available: What can be sent, the best one first.
+        available: The encodings that can be produced, in order of preference.
 
     Source: RFC 9110, section 12.5.3 (Accept-Encoding).
     """
@@ -32,9 +31,9 @@ def coding(accepted: str, available: tuple[str, ...]) -> str:
     for item in accepted.lower().split(","):
         name, _, parameter = item.partition(";")
         weights[name.strip()] = _weight(parameter)
-    others = weights.get("*", 0.0)
-    best = max(available, key=lambda name: weights.get(name, others))
-    weight = weights.get(best, others)
+    default = weights.get("*", 0.0)
+    best = max(available, key=lambda name: weights.get(name, default))
+    weight = weights.get(best, default)
     return best if weight > 0 and weight >= weights.get("identity", 0.0) else "identity"
 
 
@@ -45,5 +44,5 @@ def _weight(parameter: str) -> float:
     try:
         return float(value)
     except ValueError:
-        # The body as it is, is right for everyone.
+        # An invalid weight rules the encoding out: every client can read `identity`.
         return 0.0

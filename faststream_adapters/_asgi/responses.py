@@ -1,22 +1,32 @@
-"""Responses that an endpoint or a handler gives back: each one is an ASGI app itself."""
+"""HTTP responses, which are ASGI apps themselves."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
 
-from ._compat import json_dumps
+from faststream_adapters._compat.faststream import json_dumps
 
+_FORBIDDEN = re.compile(rb"[\r\n\0]")
 _NO_CONTENT_LENGTH = frozenset({*range(100, 200), 204, 304})
+
+RETRY_AFTER = {"Retry-After": "1"}
+"""The headers of a 503 for a broker that is not up: it may be up in a second."""
 
 
 class AsgiResponse:
-    """A whole HTTP response, kept ready to be sent any number of times.
+    """A complete HTTP response, which can be sent any number of times.
 
     Args:
-        body: The body, as it goes over the wire.
+        body: The encoded body.
         status_code: The HTTP status.
-        headers: Header names and values; `Content-Length` is added where HTTP allows one.
+        headers: Header names and values; `Content-Length` is added unless the status forbids it.
+
+    Raises:
+        ValueError: A header contains a line break or a NUL, with which it would end early.
+
+    Source: RFC 9110, section 5.5.
     """
 
     __slots__ = ("body", "raw_headers", "status_code")
@@ -33,6 +43,11 @@ class AsgiResponse:
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in (headers or {}).items()
         ]
+        for name, value in self.raw_headers:
+            if _FORBIDDEN.search(name) or _FORBIDDEN.search(value):
+                # Without the value, which may come from a request.
+                msg = f"The header {name!r} contains a line break or a NUL."
+                raise ValueError(msg)
         if status_code not in _NO_CONTENT_LENGTH and not any(
             name == b"content-length" for name, _ in self.raw_headers
         ):
@@ -41,12 +56,12 @@ class AsgiResponse:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(status_code={self.status_code}, {len(self.body)} bytes)"
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's)
-        """Send the response; a websocket is closed instead."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the ASGI signature)
+        """Send the response to a request, or close a websocket."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return
-        # A new list each time: middlewares add their headers to the one they are handed.
+        # A copy, because middlewares add their headers to the list that they receive.
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": [*self.raw_headers]},
         )
@@ -54,17 +69,17 @@ class AsgiResponse:
             {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else self.body},
         )
 
-    # A method is called in less time than an object.
-    __call__ = answer
-
 
 class JSONResponse(AsgiResponse):
     """A JSON response.
 
     Args:
-        data: What to serialise; bytes are sent as they are.
+        data: The value to serialise; bytes are sent unchanged.
         status_code: The HTTP status.
-        headers: More headers; they win over `Content-Type: application/json`.
+        headers: Further headers, which override `Content-Type: application/json`.
+
+    Raises:
+        ValueError: The value contains NaN or Infinity, or a header a line break or a NUL.
     """
 
     __slots__ = ()
@@ -85,12 +100,12 @@ class JSONResponse(AsgiResponse):
         )
 
 
-async def answer_of(
+async def collect_response(
     app: ASGIApp,
     scope: Scope,
     receive: Receive,
 ) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Return what an app answers, for a host whose views return responses of its own.
+    """Call an app and collect its response, for hosts whose views return the host's own response type.
 
     Args:
         app: The app.
@@ -98,7 +113,7 @@ async def answer_of(
         receive: The ASGI receive callable.
 
     Returns:
-        The status, the headers in their order, and the whole body.
+        The status, the headers in order, and the complete body.
     """
     sent: list[Message] = []
 

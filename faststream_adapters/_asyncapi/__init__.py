@@ -1,4 +1,4 @@
-"""The AsyncAPI document of an application, and a page that shows it."""
+"""Serve an application's AsyncAPI document and a page that shows it."""
 
 from .docs import AsyncAPIDocs, AsyncAPIRoute, make_asyncapi_asgi
 

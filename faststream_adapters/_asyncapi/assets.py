@@ -1,4 +1,4 @@
-"""The files of the AsyncAPI page: our own ones, and the viewer from the `asyncapi-viewer` wheel."""
+"""Static files of the AsyncAPI page: this package's own, and the viewer from the `asyncapi-viewer` wheel."""
 
 from functools import cache
 from importlib.resources import files
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from .content import Content, digest
 
-__all__ = ("Asset", "asset", "static", "viewer")
+__all__ = ("Asset", "asset", "read_static", "viewer")
 
-# The name changes with the content: whoever has it never needs to ask again.
-_FOR_EVER = "public, max-age=31536000, immutable"
+# The file name contains a digest of the content, so a cached file never needs to be revalidated.
+_IMMUTABLE = "public, max-age=31536000, immutable"
 _MEDIA_TYPES = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -18,35 +18,35 @@ _MEDIA_TYPES = {
 
 
 class Asset(NamedTuple):
-    """A file to serve.
+    """A static file and its name in URLs.
 
     Args:
-        path: Its name in URLs, which holds a digest of the content.
-        content: The content.
+        path: The file name with a digest of the content.
+        content: The file's content.
     """
 
     path: str
     content: Content
 
 
-def static(name: str) -> bytes:
-    """Return a file of this package."""
+def read_static(name: str) -> bytes:
+    """Read a file from this package's `static` directory."""
     return (files(__package__) / "static" / name).read_bytes()
 
 
 @cache
 def asset(name: str) -> Asset:
-    """Return a file of this package, to be served."""
-    return _asset(name, static(name))
+    """Return a file of this package's `static` directory as an asset."""
+    return _asset(name, read_static(name))
 
 
 @cache
 def viewer() -> Asset | None:
-    """Return the viewer's script, or None where the wheel is not installed or has no viewer in it."""
+    """Return the viewer's script, or None if the wheel is not installed or does not contain it."""
     try:
         from asyncapi_viewer import assets  # type: ignore[import-untyped]  # ships no types
 
-        # The classic script: a fifth smaller than the module, and the page shows nothing before it has run.
+        # The classic script is a fifth smaller than the module. The viewer shows nothing before it has run.
         body = assets.static_path(assets.VIEWER_IIFE).read_bytes()
     except (ImportError, OSError):
         return None
@@ -55,5 +55,5 @@ def viewer() -> Asset | None:
 
 def _asset(name: str, body: bytes) -> Asset:
     stem, _, suffix = name.partition(".")
-    content = Content(body, _MEDIA_TYPES[suffix], cache_control=_FOR_EVER)
+    content = Content(body, _MEDIA_TYPES[suffix], cache_control=_IMMUTABLE)
     return Asset(f"{stem}.{digest(body)[:12]}.{suffix}", content)

@@ -1,4 +1,4 @@
-"""An AsyncAPI document, version 2 or 3, as HTML that needs no script."""
+"""Server-rendered HTML of an AsyncAPI document, version 2 or 3. It needs no script."""
 
 import json
 import re
@@ -7,14 +7,16 @@ from html import escape
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .document import mapping, pointer, resolve
+from .document import mapping, pointer_names, resolve
 from .view import View
 
 __all__ = ("Sections",)
 
+_SAFE_URL = re.compile(r"https?://|mailto:", re.IGNORECASE)
+
 
 class _Html(str):
-    """Text that is markup; any other text is escaped when it becomes part of markup."""
+    """Markup. Every other string is escaped when it is inserted into markup."""
 
     __slots__ = ()
 
@@ -26,10 +28,11 @@ def _join(parts: Iterable[object]) -> _Html:
 
 
 def _tag(name: str, *parts: object, **attributes: str) -> _Html:
-    written = "".join(
+    """Return an element. An underscore in an attribute's name stands for a hyphen, except at its end."""
+    markup = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
     )
-    return _Html(f"<{name}{written}>{_join(parts)}</{name}>")
+    return _Html(f"<{name}{markup}>{_join(parts)}</{name}>")
 
 
 def _text(value: object) -> _Html | None:
@@ -37,8 +40,8 @@ def _text(value: object) -> _Html | None:
 
 
 def _link(url: str, *parts: object) -> object:
-    """Return a link, or the bare parts where the URL could run a script."""
-    if re.match(r"(?:https?://|mailto:)", url, re.IGNORECASE):
+    """Return a link, or only its text if the URL could run a script."""
+    if _SAFE_URL.match(url):
         return _tag("a", *parts, href=url, rel="noreferrer")
     return _join(parts)
 
@@ -47,8 +50,8 @@ def _anchor(kind: str, name: str) -> str:
     return f"{kind}-{'-'.join(name.split())}"
 
 
-def _to_anchor(kind: str, name: str, shown: object = None) -> _Html:
-    return _tag("a", name if shown is None else shown, href=f"#{quote(_anchor(kind, name))}")
+def _anchor_link(kind: str, name: str, text: object = None) -> _Html:
+    return _tag("a", name if text is None else text, href=f"#{quote(_anchor(kind, name))}")
 
 
 def _pretty(value: object) -> str:
@@ -65,7 +68,7 @@ def _list(value: object) -> list[Any]:
 
 class _Operation(NamedTuple):
     name: str
-    kind: str
+    action: str
     address: str
     details: dict[str, Any]
     channel: dict[str, Any]
@@ -78,7 +81,7 @@ class _Message(NamedTuple):
 
 
 class Sections:
-    """The parts of the server-rendered page, for AsyncAPI 3 and 2 alike."""
+    """The parts of the server-rendered page."""
 
     def __init__(self, document: dict[str, Any], view: View) -> None:
         self.document = document
@@ -95,55 +98,55 @@ class Sections:
                     self.messages.setdefault(message.name, message)
 
     def main(self) -> _Html:
-        """Return all that the view shows."""
+        """Return the sections that the view includes."""
         view = self.view
-        parts = [self._info() if view.info else None]
-        if view.servers:
-            parts.append(_section("Servers", [*map(self._server, self.servers.items())]))
-        if view.operations:
-            parts.append(_section("Operations", [*map(self._show_operation, self.operations)]))
-        if view.messages:
-            parts.append(_section("Messages", [*map(self._show_message, self.messages.values())]))
-        if view.schemas:
-            parts.append(_section("Schemas", [*map(self._show_schema, self.schemas.items())]))
+        parts = [self._info() if view.options["info"] else None]
+        if view.options["servers"]:
+            parts.append(_section("Servers", [*map(self._server_card, self.servers.items())]))
+        if view.options["operations"]:
+            parts.append(_section("Operations", [*map(self._operation_card, self.operations)]))
+        if view.options["messages"]:
+            parts.append(_section("Messages", [*map(self._message_card, self.messages.values())]))
+        if view.options["schemas"]:
+            parts.append(_section("Schemas", [*map(self._schema_card, self.schemas.items())]))
         return _join(parts)
 
     def sidebar(self) -> _Html:
         """Return the table of contents."""
         view = self.view
         parts: list[_Html | None] = []
-        if view.operations:
-            links = [_to_anchor("operation", item.name, item.address) for item in self.operations]
-            parts.append(_contents_of("Operations", links))
-        if view.messages:
-            parts.append(_contents_of("Messages", [_to_anchor("message", name) for name in self.messages]))
-        if view.schemas:
-            parts.append(_contents_of("Schemas", [_to_anchor("schema", name) for name in self.schemas]))
+        if view.options["operations"]:
+            links = [_anchor_link("operation", item.name, item.address) for item in self.operations]
+            parts.append(_contents("Operations", links))
+        if view.options["messages"]:
+            parts.append(_contents("Messages", [_anchor_link("message", name) for name in self.messages]))
+        if view.options["schemas"]:
+            parts.append(_contents("Schemas", [_anchor_link("schema", name) for name in self.schemas]))
         return _tag("nav", *parts, aria_label="Contents")
 
     def _message(self, node: object) -> _Message:
-        name, found = resolve(self.document, node)
-        content = mapping(found)
+        name, target = resolve(self.document, node)
+        content = mapping(target)
         return _Message(str(name or content.get("name") or content.get("title") or "message"), content)
 
     def _operations(self) -> Iterable[_Operation]:
         channels = mapping(self.document.get("channels"))
         for name, value in mapping(self.document.get("operations")).items():
             operation = mapping(value)
-            channel_name, found = resolve(self.document, operation.get("channel"))
-            channel = mapping(found)
-            kind = str(operation.get("action"))
+            channel_name, target = resolve(self.document, operation.get("channel"))
+            channel = mapping(target)
+            action = str(operation.get("action"))
             address = str(channel.get("address") or channel_name or name)
             messages = _list(operation.get("messages"))
-            yield _Operation(name, kind, address, operation, channel, messages)
+            yield _Operation(name, action, address, operation, channel, messages)
         for name, value in channels.items():
             channel = mapping(value)
-            # AsyncAPI 2 says what others do: they publish what this application receives.
-            for key, kind in (("publish", "receive"), ("subscribe", "send")):
+            # AsyncAPI 2 describes a client's view: a client publishes what this application receives.
+            for key, action in (("publish", "receive"), ("subscribe", "send")):
                 if operation := mapping(channel.get(key)):
                     message = operation.get("message")
                     messages = _list(mapping(message).get("oneOf")) or [message] * (message is not None)
-                    yield _Operation(f"{name}-{key}", kind, name, operation, channel, messages)
+                    yield _Operation(f"{name}-{key}", action, name, operation, channel, messages)
 
     def _info(self) -> _Html:
         info = mapping(self.document.get("info"))
@@ -158,8 +161,8 @@ class Sections:
             facts.append(_join(["License: ", _link(str(license_.get("url", "")), license_.get("name"))]))
         if terms := info.get("termsOfService"):
             facts.append(_link(str(terms), "Terms of service"))
-        facts += _more(info)
-        facts += _more(self.document)
+        facts += _external_docs(info)
+        facts += _external_docs(self.document)
         version = _tag("span", info.get("version", ""), class_="version")
         return _join(
             [
@@ -171,7 +174,7 @@ class Sections:
             ],
         )
 
-    def _server(self, item: tuple[str, Any]) -> _Html:
+    def _server_card(self, item: tuple[str, Any]) -> _Html:
         name, server = item[0], mapping(item[1])
         protocol = server.get("protocol", "")
         address = server.get("url") or f"{protocol}://{server.get('host', '')}{server.get('pathname', '')}"
@@ -186,14 +189,17 @@ class Sections:
             id=_anchor("server", name),
         )
 
-    def _show_operation(self, operation: _Operation) -> _Html:
+    def _operation_card(self, operation: _Operation) -> _Html:
         details, channel = operation.details, operation.channel
         facts: list[object] = []
         if servers := [self._server_name(server) for server in _list(channel.get("servers"))]:
             facts.append(f"Servers: {', '.join(servers)}")
         facts += (*_bindings(channel), *_bindings(details))
         names = [self._message(node).name for node in operation.messages]
-        links = [_to_anchor("message", name) if self.view.messages else _tag("code", name) for name in names]
+        links = [
+            _anchor_link("message", name) if self.view.options["messages"] else _tag("code", name)
+            for name in names
+        ]
         return _tag(
             "article",
             _tag("h3", _badge(operation), operation.address),
@@ -210,7 +216,7 @@ class Sections:
     def _server_name(self, server: object) -> str:
         return resolve(self.document, server)[0] or str(server)
 
-    def _show_message(self, message: _Message) -> _Html:
+    def _message_card(self, message: _Message) -> _Html:
         content = message.content
         title = content.get("title") or message.name
         payload = _payload(content)
@@ -222,25 +228,25 @@ class Sections:
             _tag("p", content["contentType"], class_="note") if "contentType" in content else None,
             _text(content.get("summary")),
             _text(content.get("description")),
-            *(self._shape("Headers", content["headers"]) if "headers" in content else ()),
-            *(self._shape("Payload", payload) if payload is not None else ()),
+            *(self._schema_part("Headers", content["headers"]) if "headers" in content else ()),
+            *(self._schema_part("Payload", payload) if payload is not None else ()),
             *map(self._example, examples),
             _tags(content),
             class_="card",
             id=_anchor("message", message.name),
         )
 
-    def _shape(self, title: str, schema: object) -> tuple[_Html, ...]:
-        _, found = resolve(self.document, schema)
-        return (_tag("h4", title, " ", self._type(schema)), self._fields(found))
+    def _schema_part(self, title: str, schema: object) -> tuple[_Html, ...]:
+        _, target = resolve(self.document, schema)
+        return (_tag("h4", title, " ", self._type(schema)), self._fields(target))
 
     def _example(self, example: object) -> _Html:
-        # A valueless attribute has no keyword of its own in `_tag`.
-        opening = _Html("<details open>" if self.view.expand_message_examples else "<details>")
+        # `_tag` cannot write an attribute without a value.
+        opening = _Html("<details open>" if self.view.options["expand_message_examples"] else "<details>")
         body = _join([_tag("summary", "Example"), _tag("pre", _tag("code", _pretty(example)))])
         return _join([opening, body, _Html("</details>")])
 
-    def _show_schema(self, item: tuple[str, Any]) -> _Html:
+    def _schema_card(self, item: tuple[str, Any]) -> _Html:
         name, schema = item
         return _tag(
             "article",
@@ -253,11 +259,11 @@ class Sections:
         )
 
     def _fields(self, schema: object) -> _Html:
-        """Return the properties of a schema and of objects inside it, but not of schemas it refers to."""
-        inside = mapping(schema)
-        if "items" in inside:
-            return self._fields(inside["items"])
-        required = _list(inside.get("required"))
+        """Return the properties of a schema, nested objects included, without following references."""
+        details = mapping(schema)
+        if "items" in details:
+            return self._fields(details["items"])
+        required = _list(details.get("required"))
         fields = [
             _tag(
                 "li",
@@ -265,74 +271,78 @@ class Sections:
                 " ",
                 _tag("span", self._type(field), class_="type"),
                 _tag("span", " required", class_="required") if name in required else None,
-                _rules(mapping(field)),
+                _constraints(mapping(field)),
                 _text(mapping(field).get("description")),
                 self._fields(field),
             )
-            for name, field in mapping(inside.get("properties")).items()
+            for name, field in mapping(details.get("properties")).items()
         ]
         return _tag("ul", *fields, class_="fields") if fields else _Html()
 
     def _type(self, schema: object) -> _Html:
-        """Return what a value may be, in a few words."""
-        inside = mapping(schema)
-        if isinstance(reference := inside.get("$ref"), str):
-            return self._schema_name(pointer(reference)[-1])
-        for key, between in (("oneOf", " | "), ("anyOf", " | "), ("allOf", " & ")):
-            if choices := _list(inside.get(key)):
-                return _Html(escape(between).join(map(self._type, choices)))
-        if values := [inside["const"]] if "const" in inside else _list(inside.get("enum")):
+        """Return a short description of the schema's type."""
+        details = mapping(schema)
+        if isinstance(reference := details.get("$ref"), str):
+            return self._schema_name(pointer_names(reference)[-1])
+        for key, separator in (("oneOf", " | "), ("anyOf", " | "), ("allOf", " & ")):
+            if choices := _list(details.get(key)):
+                return _Html(escape(separator).join(map(self._type, choices)))
+        if values := [details["const"]] if "const" in details else _list(details.get("enum")):
             return _join([" | ".join(map(_compact, values))])
-        kind = inside.get("type", "any")
+        kind = details.get("type", "any")
         if kind == "array":
-            return _join(["array of ", self._type(inside.get("items"))])
-        if kind == "object" and mapping(inside.get("additionalProperties")):
-            return _join(["object of ", self._type(inside["additionalProperties"])])
+            return _join(["array of ", self._type(details.get("items"))])
+        if kind == "object" and mapping(details.get("additionalProperties")):
+            return _join(["object of ", self._type(details["additionalProperties"])])
         name = " | ".join(kind) if isinstance(kind, list) else kind
-        return _join([name, f" ({inside['format']})" if "format" in inside else None])
+        return _join([name, f" ({details['format']})" if "format" in details else None])
 
     def _schema_name(self, name: str) -> _Html:
-        return _to_anchor("schema", name) if self.view.schemas and name in self.schemas else _join([name])
+        return (
+            _anchor_link("schema", name)
+            if self.view.options["schemas"] and name in self.schemas
+            else _join([name])
+        )
 
 
 def _badge(operation: _Operation) -> _Html:
     if http := mapping(mapping(operation.details.get("bindings")).get("http")):
         return _tag("span", "HTTP ", http.get("method"), class_="badge http")
-    return _tag("span", operation.kind, "s", class_=f"badge {operation.kind}")
+    return _tag("span", operation.action, "s", class_=f"badge {operation.action}")
 
 
 def _section(title: str, cards: list[_Html]) -> _Html | None:
     return _join([_tag("h2", title), *cards]) if cards else None
 
 
-def _contents_of(title: str, links: list[_Html]) -> _Html | None:
+def _contents(title: str, links: list[_Html]) -> _Html | None:
     if not links:
         return None
     return _join([_tag("h2", title), _tag("ul", *(_tag("li", link) for link in links))])
 
 
-def _more(holder: dict[str, Any]) -> list[object]:
-    documents = mapping(holder.get("externalDocs"))
-    if not documents:
+def _external_docs(parent: dict[str, Any]) -> list[object]:
+    external = mapping(parent.get("externalDocs"))
+    if not external:
         return []
-    url = str(documents.get("url", ""))
-    return [_link(url, documents.get("description") or url)]
+    url = str(external.get("url", ""))
+    return [_link(url, external.get("description") or url)]
 
 
-def _tags(holder: dict[str, Any]) -> _Html | None:
-    names = [mapping(item).get("name", "") for item in _list(holder.get("tags"))]
+def _tags(parent: dict[str, Any]) -> _Html | None:
+    names = [mapping(item).get("name", "") for item in _list(parent.get("tags"))]
     return _tag("p", *(_tag("span", name, class_="tag") for name in names)) if names else None
 
 
 def _payload(message: dict[str, Any]) -> Any:
     payload = message.get("payload")
-    # AsyncAPI 3 lets a payload say which schema language it is in.
+    # In AsyncAPI 3, a payload with a schemaFormat wraps the schema.
     return mapping(payload).get("schema") if "schemaFormat" in mapping(payload) else payload
 
 
-def _bindings(holder: dict[str, Any]) -> list[str]:
+def _bindings(parent: dict[str, Any]) -> list[str]:
     lines = []
-    for protocol, binding in mapping(holder.get("bindings")).items():
+    for protocol, binding in mapping(parent.get("bindings")).items():
         facts = [
             f"{key} {value if isinstance(value, str) else _compact(value)}"
             for key, value in mapping(binding).items()
@@ -343,7 +353,7 @@ def _bindings(holder: dict[str, Any]) -> list[str]:
     return lines
 
 
-_RULES = (
+_CONSTRAINTS = (
     "default",
     "minimum",
     "maximum",
@@ -358,6 +368,6 @@ _RULES = (
 )
 
 
-def _rules(schema: dict[str, Any]) -> _Html | None:
-    rules = [f" · {name} {_compact(schema[name])}" for name in _RULES if name in schema]
-    return _tag("span", *rules, class_="type") if rules else None
+def _constraints(schema: dict[str, Any]) -> _Html | None:
+    constraints = [f" · {name} {_compact(schema[name])}" for name in _CONSTRAINTS if name in schema]
+    return _tag("span", *constraints, class_="type") if constraints else None

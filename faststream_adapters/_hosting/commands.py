@@ -1,45 +1,51 @@
-"""`faststream run` and `faststream info` for the command line of a host: brokers without a web server."""
+"""The commands `faststream run` and `faststream info` of a host, which need no web server."""
 
 import asyncio
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from faststream.asgi.types import Message
 
-from .brokers import driver_for
-from .lifespan import BrokerLifespan, serve_lifespan
+from faststream_adapters._asgi.lifespan_protocol import serve_lifespan
+from faststream_adapters._brokers.registry import driver_for
+from faststream_adapters._lifecycle.lifespan import BrokerLifespan
+from faststream_adapters._utils.loggers import DEFAULT, Loggers
 
 if TYPE_CHECKING:
     from click import Group
 
 
 def broker_commands(
-    running: Callable[[], AbstractAsyncContextManager[None]],
+    host_lifespan: Callable[[], AbstractAsyncContextManager[None]],
     lifespans: Callable[[], Iterable[BrokerLifespan]],
 ) -> "Group":
-    """Make the command group `faststream` with `run` and `info`; needs click, which the hosts bring along.
+    """Return the command group `faststream` with the commands `run` and `info`.
+
+    It requires click, which is a dependency of the hosts that have a command line.
 
     Args:
-        running: Called inside a command: returns the host's own lifespan with the brokers in it.
-        lifespans: Called inside a command: returns the lifespans whose brokers are listed.
-
-    Returns:
-        The group, to be added to the host's own commands.
+        host_lifespan: Returns the host's lifespan, which includes the brokers; called by `run`.
+        lifespans: Returns the lifespans of the brokers, which `info` lists and `run` makes consume.
     """
     import click
 
-    group = click.Group("faststream", help="FastStream's brokers of this application.")
+    group = click.Group("faststream", help="Run or list the FastStream brokers of this application.")
 
     @group.command("run")
     @click.pass_context
     def run_command(context: click.Context) -> None:
         """Consume messages, without a web server, until SIGTERM or Ctrl-C."""
-        failure = asyncio.run(run(running()))
+        loggers = DEFAULT
+        for lifespan in lifespans():
+            # The application may say `consume=False` for its web processes.
+            lifespan.consume = True
+            loggers = lifespan.loggers
+        failure = asyncio.run(run(host_lifespan(), loggers))
         if failure is not None:
-            # Not a ClickException: rich-click draws a box around that, and breaks its lines.
+            # Not a ClickException, which rich-click prints in a box with broken lines.
             click.echo(f"Error: {failure}", err=True)
             context.exit(1)
 
@@ -51,16 +57,17 @@ def broker_commands(
     return group
 
 
-async def run(context: AbstractAsyncContextManager[None]) -> str | None:
-    """Enter a context and leave it in good order at SIGTERM or SIGINT; a second SIGINT ends it at once.
+async def run(context: AbstractAsyncContextManager[None], loggers: Loggers = DEFAULT) -> str | None:
+    """Run a lifespan until SIGTERM or SIGINT, then shut it down; a second SIGINT ends the process at once.
 
     Args:
-        context: A host's lifespan with the brokers in it.
+        context: The lifespan of a host, which includes the brokers.
+        loggers: Where the traceback of an error is logged.
 
     Returns:
-        What went wrong at the start or the end, for whoever operates the process; None if nothing did.
+        Why the startup or the shutdown failed, as a message for the operator; None if both succeeded.
     """
-    task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # a coroutine has one
+    task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # never None in a coroutine
     stopped = asyncio.Event()
     sent: list[Message] = []
 
@@ -74,13 +81,14 @@ async def run(context: AbstractAsyncContextManager[None]) -> str | None:
 
     def stop() -> None:
         if not sent and not stopped.is_set():
-            # Nobody waits for the signal yet: the start is given up.
+            # The lifespan is still starting: cancel that.
             task.cancel()
         stopped.set()
 
     try:
-        with _stop_signals(stop):
-            await serve_lifespan(context, receive, send)
+        # The error was sent before it was raised.
+        with _stop_signals(stop), suppress(Exception):
+            await serve_lifespan(context, receive, send, loggers)
     except asyncio.CancelledError:
         if sent or not stopped.is_set():
             raise
@@ -91,11 +99,11 @@ async def run(context: AbstractAsyncContextManager[None]) -> str | None:
 
 @contextmanager
 def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Have `stop` called in the event loop at SIGTERM and SIGINT."""
+    """Call `stop` in the event loop at SIGTERM and SIGINT."""
     loop = asyncio.get_running_loop()
 
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (Python's signature)
-        # From now on Ctrl-C does what it did before: it ends the process.
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature of a signal handler)
+        # A second Ctrl-C has its usual effect: it ends the process.
         signal.signal(signal.SIGINT, previous[signal.SIGINT])
         loop.call_soon_threadsafe(stop)
 
@@ -112,20 +120,20 @@ def overview(lifespans: Iterable[BrokerLifespan]) -> str:
     """Return a table of brokers, subscribers and publishers, without credentials.
 
     Args:
-        lifespans: The lifespans that run the brokers; a broker of several is listed once.
+        lifespans: The lifespans that run the brokers; a broker that several share is listed once.
     """
     rows = [("KIND", "NAME", "HANDLER")]
     for broker in dict.fromkeys(broker for lifespan in lifespans for broker in lifespan.brokers):
         kind, _, addresses = driver_for(broker).name.partition(" ")
         rows.append((kind, addresses, ""))
-        # FastStream keeps them in no order.
+        # FastStream keeps subscribers and publishers in no defined order.
         subscribers = (subscriber.specification for subscriber in broker.subscribers)
         rows += sorted(("  subscriber", spec.name, spec.call_name) for spec in subscribers)
         rows += sorted(("  publisher", publisher.specification.name, "") for publisher in broker.publishers)
-    return _aligned(rows)
+    return _format_table(rows)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def _format_table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)

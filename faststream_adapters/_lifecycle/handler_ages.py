@@ -1,4 +1,4 @@
-"""How long have messages been in their handlers? A handler that hangs is seen by nobody else."""
+"""A record of how long messages have been in their handlers, which shows a handler that hangs."""
 
 import time
 from types import TracebackType
@@ -8,15 +8,15 @@ from faststream import BaseMiddleware, ContextRepo
 
 
 class HandlerAges:
-    """A broker middleware that remembers since when each message is being handled."""
+    """A broker middleware that records since when each message is being handled."""
 
     def __init__(self) -> None:
         self._since: dict[object, float] = {}
 
     @property
     def oldest(self) -> float:
-        """Seconds since the start of the oldest handler that has not finished; 0 when none is at work."""
-        # A dict keeps its order: the first to come is the oldest.
+        """Seconds since the start of the oldest handler that has not finished; 0 if no handler runs."""
+        # A dict is ordered by insertion, so the first entry is the oldest.
         since = next(iter(self._since.values()), None)
         return 0.0 if since is None else time.monotonic() - since
 

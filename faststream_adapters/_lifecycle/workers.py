@@ -1,6 +1,5 @@
-"""Is this process one of several that run the same application? Then each of them subscribes."""
+"""Detect that this process is one of several workers of one application, each of which subscribes."""
 
-import logging
 import os
 import shlex
 import sys
@@ -8,30 +7,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .supervision import BrokerRun
+from faststream_adapters._utils.loggers import DEFAULT, Loggers
 
-logger = logging.getLogger("faststream.adapters")
+from .managed import ManagedBroker
 
 
-def siblings(options: Mapping[str, Any]) -> str | None:
-    """Return what says that this process is one of several workers, or None.
+def detect_workers(options: Mapping[str, Any]) -> str | None:
+    """Return the setting that starts several workers, or None.
 
     Args:
         options: The options that the application was run with.
     """
     if "worker_id" in options:
-        # `faststream run` asks nobody else how many there should be.
+        # `faststream run` sets it, and reads no environment variable.
         return None if options["worker_id"] is None else "faststream run --workers"
     gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
     with suppress(ValueError):
-        if gunicorn and (number := _of_gunicorn()) is not None:
+        if gunicorn and (number := _gunicorn_workers()) is not None:
             return "gunicorn --workers" if number > 1 else None
         if int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
             return "WEB_CONCURRENCY"
     return None
 
 
-def _of_gunicorn() -> int | None:
+def _gunicorn_workers() -> int | None:
     import argparse
 
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
@@ -43,20 +42,25 @@ def _of_gunicorn() -> int | None:
     return None
 
 
-def warn_of_siblings(options: Mapping[str, Any], runs: Sequence[BrokerRun]) -> None:
-    """Name in the log what workers should not have in common: messages, and the name of a client.
+def warn_about_workers(
+    options: Mapping[str, Any], brokers: Sequence[ManagedBroker], loggers: Loggers = DEFAULT
+) -> None:
+    """Warn about subscribers whose messages every worker handles, and about a client id that workers share.
 
     Args:
         options: The options that the application was run with.
-        runs: The brokers that are started.
+        brokers: The brokers that are started.
+        loggers: Where the warnings are logged.
     """
-    if (reason := siblings(options)) is None:
+    if (reason := detect_workers(options)) is None:
         return
-    for run in runs:
+    logger = loggers["lifecycle"]
+    for managed in brokers:
+        fields = {"broker": managed.driver.name}
         names = sorted(
             subscriber.specification.call_name
-            for subscriber in run.broker.subscribers
-            if subscriber.calls and run.driver.shared(subscriber) is False
+            for subscriber in managed.broker.subscribers
+            if subscriber.calls and managed.driver.is_load_balanced(subscriber) is False
         )
         if names:
             logger.warning(
@@ -64,13 +68,15 @@ def warn_of_siblings(options: Mapping[str, Any], runs: Sequence[BrokerRun]) -> N
                 "If each message is for one worker only, give these subscribers %s.",
                 reason,
                 ", ".join(names),
-                run.driver.sharing,
+                managed.driver.load_balancing_hint,
+                extra=fields,
             )
-        # One with the process's number in it is no other worker's.
-        if (client_id := run.driver.exclusive_id) and str(os.getpid()) not in client_id:
+        # An id that contains the process id is unique.
+        if (client_id := managed.driver.client_id) and str(os.getpid()) not in client_id:
             logger.warning(
-                "There are several workers (%s), and this one connects as %r. The server cuts off who has "
-                "that name when another one comes: give each worker its own client_id.",
+                "There are several workers (%s), and this one connects as %r. The server disconnects a "
+                "client when another one connects with its id: give each worker its own client_id.",
                 reason,
                 client_id,
+                extra=fields,
             )

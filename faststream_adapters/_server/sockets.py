@@ -1,7 +1,8 @@
-"""Where a server listens: TCP addresses, unix sockets, and sockets that the parent process has opened."""
+"""Listening sockets: TCP, unix, and those inherited from the parent process."""
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,28 +16,31 @@ DEFAULT_PORT = 8000
 
 _FORMS = "host:port, [::1]:port, unix:/dir/name.sock or fd://N"
 _AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
-"""One of the addresses of a name, as `socket.getaddrinfo` returns them."""
+"""One of the results of `socket.getaddrinfo`."""
 
-_UNIX_MODE = 0o666
-"""Who may talk to an HTTP server on a unix socket is said by its directory, as it is under uvicorn."""
+_UNIX_MODE = 0o660
+"""The default mode of a unix socket: its owner and its group may connect."""
+
+_BOUND_SOCKETS = Path("/proc/net/unix")
+"""Where Linux lists the unix sockets of all processes; the last column is the path as it was bound."""
 
 
-def binds(options: Mapping[str, Any]) -> list[str]:
-    """Return where to listen.
+def bind_addresses(options: Mapping[str, Any]) -> list[str]:
+    """Return the addresses to listen on.
 
     Args:
-        options: `bind`, one or several; or `host` and `port`; or `uds`; or `fd`.
+        options: Those with an address: `bind` (one or several), `host` and `port`, `uds`, or `fd`.
 
     Raises:
-        SetupError: More than one of these is given.
+        SetupError: The options exclude each other.
     """
-    ways = [
-        " and ".join(f"--{name}" for name in way if options.get(name) is not None)
-        for way in (("bind",), ("host", "port"), ("uds",), ("fd",))
-        if any(options.get(name) is not None for name in way)
+    used = [
+        " and ".join(f"--{name}" for name in group if options.get(name) is not None)
+        for group in (("bind",), ("host", "port"), ("uds",), ("fd",))
+        if any(options.get(name) is not None for name in group)
     ]
-    if len(ways) > 1:
-        msg = f"{', '.join(ways)} all say where to listen: give one of them."
+    if len(used) > 1:
+        msg = f"{', '.join(used)} all set the address to listen on: use one."
         raise SetupError(msg)
     if (given := options.get("bind")) is not None:
         return [str(bind) for bind in given] if isinstance(given, list | tuple) else [str(given)]
@@ -50,24 +54,46 @@ def binds(options: Mapping[str, Any]) -> list[str]:
     return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
 
 
-@contextmanager
-def listening(addresses: Sequence[str], *, shared: bool = False) -> Iterator[list[socket.socket]]:
-    """Open sockets to listen on, and close them in the end; a unix socket's file is removed then.
+def socket_mode(options: Mapping[str, Any]) -> int:
+    """Return the mode of unix sockets.
 
     Args:
-        addresses: Each `host:port`, `[::1]:port`, `unix:/dir/name.sock` or `fd://N`; without a host, all
-            interfaces are meant.
-        shared: Whether other processes, which were spawned, listen there too.
+        options: `socket_mode` is the mode in octal digits, such as 660.
 
     Raises:
-        SetupError: An address is not one of these, cannot be shared, or cannot be listened on.
+        SetupError: It is not a mode.
+    """
+    if (given := options.get("socket_mode")) is None:
+        return _UNIX_MODE
+    if not re.fullmatch("0?[0-7]{3}", str(given)):
+        msg = f"--socket-mode must be three octal digits such as 660, not {given!r}."
+        raise SetupError(msg)
+    return int(str(given), 8)
+
+
+@contextmanager
+def listening(
+    addresses: Sequence[str], *, mode: int = _UNIX_MODE, shared: bool = False
+) -> Iterator[list[socket.socket]]:
+    """Open listening sockets; on exit, close them and remove the files of unix sockets.
+
+    Args:
+        addresses: Each is `host:port`, `[::1]:port`, `unix:/dir/name.sock` or `fd://N`; an empty host stands
+            for all interfaces.
+        mode: The mode of unix sockets.
+        shared: Whether other worker processes listen on the same addresses.
+
+    Raises:
+        SetupError: An address is invalid or in use, or cannot be shared.
     """
     with ExitStack() as stack:
-        yield [listener for address in addresses for listener in _open(stack, address, shared=shared)]
+        yield [
+            listener for address in addresses for listener in _open(stack, address, mode=mode, shared=shared)
+        ]
 
 
-def url_of(listener: socket.socket, scheme: str) -> str:
-    """Return what to type to reach a server that listens there.
+def listener_url(listener: socket.socket, scheme: str) -> str:
+    """Return the URL of a server that listens on a socket.
 
     Args:
         listener: The socket.
@@ -79,22 +105,22 @@ def url_of(listener: socket.socket, scheme: str) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _open(stack: ExitStack, address: str, *, shared: bool) -> list[socket.socket]:
+def _open(stack: ExitStack, address: str, *, mode: int, shared: bool) -> list[socket.socket]:
     kind, _, rest = address.partition(":")
     try:
         if kind == "unix":
             if not rest:
-                raise _not_an_address(address)
+                raise _invalid_address(address)
             _refuse_sharing(address, f"--uds {rest}", shared=shared)
-            return [_unix(stack, Path(rest))]
+            return [_open_unix(stack, Path(rest), mode)]
         if kind == "fd":
             _refuse_sharing(address, f"--fd {rest.lstrip('/')}", shared=shared)
-            return [_inherited(stack, address, rest.lstrip("/"))]
+            return [_open_inherited(stack, address, rest.lstrip("/"))]
         host, port = _host_and_port(address)
         infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return _tcp(stack, infos, shared=shared)
+        return _open_tcp(stack, infos, shared=shared)
     except (OSError, UnicodeError) as error:
-        # Python's own errors, such as that of a path that is too long, have no strerror.
+        # Errors that Python itself raises, for example for a path that is too long, have no strerror.
         msg = f"Cannot listen on {address}: {getattr(error, 'strerror', None) or error}."
         raise SetupError(msg) from error
 
@@ -111,22 +137,22 @@ def _refuse_sharing(address: str, option: str, *, shared: bool) -> None:
 def _host_and_port(address: str) -> tuple[str | None, int]:
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    # An IPv6 address needs brackets, or nobody could tell where the port begins.
+    # Without brackets, the port would be indistinguishable from the last group of an IPv6 address.
     if not (colon and port.isdecimal() and int(port) < 2**16 and (bracketed or ":" not in host)):
-        raise _not_an_address(address)
+        raise _invalid_address(address)
     return host.removeprefix("[").removesuffix("]") or None, int(port)
 
 
-def _tcp(stack: ExitStack, infos: Sequence[_AddressInfo], *, shared: bool) -> list[socket.socket]:
-    """Listen on the addresses of one name."""
+def _open_tcp(stack: ExitStack, infos: Sequence[_AddressInfo], *, shared: bool) -> list[socket.socket]:
+    """Bind the addresses that a host name resolves to."""
     opened: list[socket.socket] = []
-    missing: OSError | None = None
+    unavailable: OSError | None = None
     for family, *_, target in infos:
         port = target[1]
         if shared and not port:
-            msg = "Each worker would get a port of its own from port 0: give all of them one port."
+            msg = "With port 0 each worker would listen on a different port: choose one port for all."
             raise SetupError(msg)
-        # A name has several addresses, and with port 0 each of them would get a port of its own.
+        # With port 0, each of the addresses would get a different port.
         if opened and not port:
             break
         try:
@@ -135,69 +161,88 @@ def _tcp(stack: ExitStack, infos: Sequence[_AddressInfo], *, shared: bool) -> li
             if shared:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
-                # Else it takes the IPv4 address of the same port too, for which there may be a socket.
+                # Otherwise it also takes the port on IPv4, where the next address may need it.
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(target)
         except OSError as error:
             if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
                 raise
-            # `localhost` has an IPv6 address on machines without IPv6 too.
-            missing = error
+            # `localhost` resolves to an IPv6 address even on machines without IPv6.
+            unavailable = error
         else:
             opened.append(listener)
-    if missing is not None and not opened:
-        raise missing
+    if unavailable is not None and not opened:
+        raise unavailable
     return opened
 
 
 class _UnixListener(socket.socket):
-    """Removes its file when it is closed: uvicorn does that before it dies of the signal that ended it."""
+    """Removes its file on close. uvicorn closes its sockets before it re-raises a signal."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self._inode = 0
-        # The app may change the working directory.
+        self._process = os.getpid()
+        # Absolute, because the app may change the working directory.
         self._path = path.absolute()
         try:
-            self.bind(str(path))
-            self._inode = path.stat().st_ino
-            path.chmod(_UNIX_MODE)
-            # At once: a socket that nobody listens on looks like the one of a process that was killed.
+            # The file gets its mode as it is created: a `chmod` follows whatever replaces the file meanwhile.
+            umask = os.umask(0o777 & ~mode)
+            try:
+                self.bind(str(path))
+            finally:
+                os.umask(umask)
+            self._inode = path.lstat().st_ino
+            # Listen at once: until then, `_remove_stale` in another process takes the file for a stale one.
             self.listen()
         except OSError:
             self.close()
             raise
 
     def close(self) -> None:
-        # Another process may have put a file of its own there; no other has the inode of an open socket.
+        # Another process may have replaced the file; an inode is not reused while its socket is open.
+        # A forked child closes its copy, and the parent goes on listening.
         with suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:
+            if os.getpid() == self._process and self._path.lstat().st_ino == self._inode:
                 self._path.unlink()
         self._inode = 0
         super().close()
 
 
-def _unix(stack: ExitStack, path: Path) -> socket.socket:
+def _open_unix(stack: ExitStack, path: Path, mode: int) -> socket.socket:
     if path.exists():
         _remove_stale(path)
-    return stack.enter_context(_UnixListener(path))
+    return stack.enter_context(_UnixListener(path, mode))
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what a process has left that was killed; a server that is alive is left alone."""
+    """Remove the socket file of a killed process, but not that of a running server."""
     if not path.is_socket():
-        msg = f"Cannot listen on unix:{path}: there is a file that is not a socket."
+        msg = f"Cannot listen on unix:{path}: the file exists and is not a socket."
         raise SetupError(msg)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        # Who is too busy to be called is alive too.
-        caller.settimeout(0.0)
-        if caller.connect_ex(str(path)) == errno.ECONNREFUSED:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        # Do not wait: a server whose backlog is full is running too.
+        client.settimeout(0.0)
+        if client.connect_ex(str(path)) == errno.ECONNREFUSED and not _is_bound(path):
             path.unlink()
 
 
-def _inherited(stack: ExitStack, address: str, number: str) -> socket.socket:
+def _is_bound(path: Path) -> bool:
+    """Return whether a process holds a socket at a path, also one that does not listen yet; only on Linux."""
+    try:
+        lines = _BOUND_SOCKETS.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    columns = (line.split(maxsplit=7) for line in lines)
+    bound = [row[7] for row in columns if len(row) == 8]  # noqa: PLR2004 (a socket without a path has 7)
+    # A relative path was bound in a directory that the list does not tell.
+    absolute = (str(path.absolute()), str(path.resolve()))
+    return any(one in absolute or any(name.endswith(f"/{one}") for name in absolute) for one in bound)
+
+
+def _open_inherited(stack: ExitStack, address: str, number: str) -> socket.socket:
     if not number.isdecimal() or int(number) >= 2**31:
-        raise _not_an_address(address)
+        raise _invalid_address(address)
     duplicate = os.dup(int(number))
     try:
         listener = stack.enter_context(socket.socket(fileno=duplicate))
@@ -209,10 +254,14 @@ def _inherited(stack: ExitStack, address: str, number: str) -> socket.socket:
         raise SetupError(msg)
     with suppress(OSError):
         listener.getpeername()
-        msg = f"Cannot listen on {address}: it is a connection, not a socket to listen on."
+        msg = f"Cannot listen on {address}: it is a connected socket, not one to listen on."
+        raise SetupError(msg)
+    name = listener.getsockname()
+    if not (name[1] if isinstance(name, tuple) else name):
+        msg = f"Cannot listen on {address}: it is not bound to an address."
         raise SetupError(msg)
     return listener
 
 
-def _not_an_address(address: str) -> SetupError:
-    return SetupError(f"{address!r} does not say where to listen: write {_FORMS}.")
+def _invalid_address(address: str) -> SetupError:
+    return SetupError(f"{address!r} is not an address to listen on: use {_FORMS}.")

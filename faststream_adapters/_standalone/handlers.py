@@ -1,8 +1,9 @@
-"""HTTP handlers of the user's own: `@get`, `@post`, and what can be injected into them."""
+"""HTTP handlers: the decorators `@get` and `@post`, and the injection of requests, headers and queries."""
 
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast, get_type_hints, overload
@@ -13,37 +14,72 @@ from fast_depends.exceptions import ValidationError
 from fast_depends.library import CustomField
 from faststream.asgi.types import Receive, Scope, Send
 
-from ._compat import EMPTY, ContextField, FastDependsConfig, injected, json_loads, to_async
-from .responses import AsgiResponse
-from .routing import Endpoint, Tags
+from faststream_adapters._asgi.endpoint import Endpoint, Tags
+from faststream_adapters._asgi.responses import RETRY_AFTER, AsgiResponse
+from faststream_adapters._compat.faststream import (
+    EMPTY,
+    ContextField,
+    FastDependsConfig,
+    injected,
+    json_loads,
+    to_async,
+)
+from faststream_adapters._utils.errors import BrokerNotUpError
+from faststream_adapters._utils.redaction import without_secrets
 
 if TYPE_CHECKING:
-    from ._compat import LoggerProto
+    from faststream_adapters._compat.faststream import LoggerProto
 
 UserHandler = Callable[..., Any]
 
 _INVALID = AsgiResponse(b"Validation error", 422)
+_NOT_UP = AsgiResponse(b"Service Unavailable", 503, RETRY_AFTER)
 _FAILED = AsgiResponse(b"Internal Server Error", 500)
-# Nobody reads this one: the client is gone.
-_DISCONNECTED = AsgiResponse(b"", 400)
+_DEFAULT_MAX_BODY_SIZE = 2**20
 
 
-class ClientDisconnectError(Exception):
-    """The client went away before its request had arrived."""
+class RequestError(Exception):
+    """The request cannot be handled, through no fault of the handler."""
+
+    response = AsgiResponse(b"Bad Request", 400)
+
+
+class ClientDisconnectError(RequestError):
+    """The client disconnected before its request was complete; it receives no response."""
+
+
+class InvalidJSONError(RequestError, ValueError):
+    """The body is not JSON."""
+
+    response = AsgiResponse(b"Invalid JSON", 400)
+
+
+class BodyTooLargeError(RequestError):
+    """The body is larger than the handler's limit."""
+
+    response = AsgiResponse(b"Content Too Large", 413)
 
 
 class AsgiRequest:
-    """An HTTP request, as a handler sees it.
+    """An HTTP request, as passed to a handler.
 
     Args:
         scope: The HTTP scope.
-        receive: The ASGI receive callable; the body is read from it on demand.
+        receive: The ASGI receive callable, from which the body is read on demand.
         send: The ASGI send callable.
+        max_body_size: The largest body in bytes; None for no limit.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (upstream's signature)
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,  # noqa: ARG002 (FastStream's signature)
+        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
+    ) -> None:
         self.scope = scope
         self._receive = receive
+        self._max_body_size = math.inf if max_body_size is None else max_body_size
         self._body: bytes | None = None
         self._streamed = False
         self._headers: dict[str, str] | None = None
@@ -56,7 +92,7 @@ class AsgiRequest:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers by lower-case name; of several with one name, the last."""
+        """The headers by lower-case name; of repeated headers, the last."""
         if self._headers is None:
             self._headers = {
                 name.decode("latin-1").lower(): value.decode("latin-1")
@@ -66,7 +102,7 @@ class AsgiRequest:
 
     @property
     def query_params(self) -> dict[str, list[str]]:
-        """The query parameters, each with all its values."""
+        """The query parameters, each with the list of its values."""
         if self._query_params is None:
             self._query_params = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
         return self._query_params
@@ -75,30 +111,35 @@ class AsgiRequest:
         """Yield the body as it arrives.
 
         Raises:
-            ClientDisconnectError: The client went away.
-            RuntimeError: The body was streamed before, and is gone.
+            BodyTooLargeError: The body is larger than the limit.
+            ClientDisconnectError: The client disconnected.
+            RuntimeError: The body has been streamed before.
         """
         if self._body is not None:
             yield self._body
             return
         if self._streamed:
-            msg = "The request body was streamed already: read it once with stream(), or use body()."
+            msg = "The request body has been streamed already: call stream() once, or use body()."
             raise RuntimeError(msg)
         self._streamed = True
-        more = True
+        more, size = True, 0
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnectError
             if chunk := message.get("body", b""):
+                size += len(chunk)
+                if size > self._max_body_size:
+                    raise BodyTooLargeError
                 yield chunk
             more = message.get("more_body", False)
 
     async def body(self) -> bytes:
-        """Return the whole body; it can be asked for again.
+        """Return the complete body; it can be called repeatedly.
 
         Raises:
-            ClientDisconnectError: The client went away.
+            BodyTooLargeError: The body is larger than the limit.
+            ClientDisconnectError: The client disconnected.
         """
         if self._body is None:
             self._body = b"".join([chunk async for chunk in self.stream()])
@@ -108,55 +149,78 @@ class AsgiRequest:
         """Return the body, parsed as JSON.
 
         Raises:
-            ValueError: The body is not JSON.
-            ClientDisconnectError: The client went away.
+            InvalidJSONError: The body is not JSON; a ValueError.
+            BodyTooLargeError: The body is larger than the limit.
+            ClientDisconnectError: The client disconnected.
+
+        Source: RFC 8259, which has no NaN and no Infinity.
         """
-        return json_loads(await self.body())
+        body = await self.body()
+        try:
+            return json_loads(body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidJSONError from error
 
 
-class _Field(ContextField):
-    """What is injected from the context without a thread: FastDepends takes one for whatever is not async."""
+class _AsyncContextField(ContextField):
+    """A value injected from the context; async, because FastDepends runs other fields in a thread."""
 
-    async def use(self, /, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # FastDepends takes both
+    async def use(self, /, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # FastDepends accepts both
         return super().use(**kwargs)
 
 
-Request = Annotated[AsgiRequest, _Field("request")]
-"""The annotation of a handler's parameter that takes the request."""
+class _RequestField(ContextField):
+    """A value of the request; unlike names of the context, its name can contain dots."""
+
+    def __init__(self, source: str, name: str, *, cast: bool, default: Any) -> None:
+        super().__init__(name, cast=cast, default=default)
+        self._source = source
+
+    async def use(self, /, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # as above
+        values: Mapping[str, Any] = getattr(kwargs["context__"].get("request"), self._source, {})
+        kwargs.pop(self.param_name, None)
+        # Not `is`: FastDepends copies fields with their default.
+        if (value := values.get(self.name or self.param_name, self.default)) != EMPTY:
+            kwargs[self.param_name] = value
+        return kwargs
 
 
-def Header(real_name: str = "", *, cast: bool = False, default: Any = EMPTY) -> Any:  # noqa: N802 (a type, to its users)
+Request = Annotated[AsgiRequest, _AsyncContextField("request")]
+"""The annotation of a handler parameter that receives the request."""
+
+
+def Header(real_name: str = "", *, cast: bool = False, default: Any = EMPTY) -> Any:  # noqa: N802 (used like a type)
     """Inject a request header.
 
     Args:
-        real_name: The header's name, in any case; the parameter's own name when empty.
-        cast: Whether the value is converted to the parameter's type.
-        default: The value when the header is missing; without one, the answer is 422.
+        real_name: The header's name, in any case; if empty, the name of the Python parameter.
+        cast: Whether to convert the value to the parameter's type.
+        default: The value if the header is missing; without a default, the response is 422.
     """
-    return _Field(real_name.lower(), cast=cast, default=default, prefix="request.headers.")
+    return _RequestField("headers", real_name.lower(), cast=cast, default=default)
 
 
-def Query(real_name: str = "", *, cast: bool = False, default: Any = EMPTY) -> Any:  # noqa: N802 (a type, to its users)
-    """Inject a query parameter: the list of its values.
+def Query(real_name: str = "", *, cast: bool = False, default: Any = EMPTY) -> Any:  # noqa: N802 (used like a type)
+    """Inject a query parameter, as the list of its values.
 
     Args:
-        real_name: The parameter's name in the URL; the Python parameter's own name when empty.
-        cast: Whether the value is converted to the parameter's type.
-        default: The value when it is missing; without one, the answer is 422.
+        real_name: The name in the URL; if empty, the name of the Python parameter.
+        cast: Whether to convert the value to the parameter's type.
+        default: The value if the query parameter is missing; without a default, the response is 422.
     """
-    return _Field(real_name, cast=cast, default=default, prefix="request.query_params.")
+    return _RequestField("query_params", real_name, cast=cast, default=default)
 
 
-def _takes(func: UserHandler) -> tuple[bool, int]:
-    """Return whether `func` asks for injection, and how many parameters it has."""
+def _inspect_parameters(func: UserHandler) -> tuple[bool, int]:
+    """Return whether a function needs injection, and the number of its parameters."""
     parameters = inspect.signature(func).parameters
     try:
         hints = get_type_hints(func, include_extras=True)
     except (NameError, TypeError):
-        # What cannot be read may be an injected type: FastDepends gives the error, with its context.
+        # An unreadable annotation may be one for injection: FastDepends raises the error, with its context.
         return True, len(parameters)
     if any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values()):
-        # The scope is given by position; FastDepends finds the name for it.
+        # The scope is passed by position, which FastDepends maps to the name.
         return True, len(parameters)
     marks = [
         mark
@@ -167,19 +231,21 @@ def _takes(func: UserHandler) -> tuple[bool, int]:
 
 
 class HttpHandler(Endpoint):
-    """A function that answers HTTP requests, as an ASGI app.
+    """An ASGI app that handles HTTP requests with a function.
 
-    The function takes the scope, or whatever FastStream can inject, or nothing; it returns an ASGI app, as
-    a rule an `AsgiResponse`. One that asks for no injection is called directly.
+    The function takes the scope, injected values, or nothing. It returns an ASGI app, usually an
+    `AsgiResponse`. A function without injection is called directly. A BrokerNotUpError that it raises becomes
+    503, another error 500.
 
     Args:
-        func: The function, `async` or not.
+        func: The function, sync or async.
         include_in_schema: Whether the AsyncAPI document lists the route.
-        description: The description in that document; the function's docstring when not given.
-        methods: The HTTP methods that are answered.
+        description: The description in that document; by default, the docstring of the function.
+        methods: The HTTP methods that the function handles.
         tags: The tags in that document.
         unique_id: The operation id in that document.
-        fd_config: Where injected values come from, until an AsgiFastStream app brings its own.
+        max_body_size: The largest request body in bytes, above which the response is 413; None for no limit.
+        fd_config: The source of injected values, until an AsgiFastStream app sets its own.
     """
 
     def __init__(
@@ -191,6 +257,7 @@ class HttpHandler(Endpoint):
         methods: Sequence[str] | None = None,
         tags: Tags | None = None,
         unique_id: str | None = None,
+        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
         fd_config: FastDependsConfig | None = None,
     ) -> None:
         super().__init__(
@@ -201,43 +268,45 @@ class HttpHandler(Endpoint):
             unique_id=unique_id,
         )
         self.func = func
+        self.max_body_size = max_body_size
         self.fd_config = fd_config or FastDependsConfig()
         self._own_config = fd_config is not None
-        self.logger: LoggerProto | None = logging.getLogger("faststream.adapters")
+        self.logger: LoggerProto | None = logging.getLogger("faststream.adapters.http")
         self._call: Callable[[Scope, Receive, Send], Awaitable[Any]] | None = None
 
     def update_fd_config(self, config: FastDependsConfig) -> None:
-        """Take injected values from this configuration: an app's, when it gets the handler as a route."""
+        """Set the source of injected values; an app calls this when it mounts the handler."""
         merged = config | self.fd_config
-        # The right side's provider wins, also where it is only the default.
+        # `|` takes the provider of the right side, even if that is only the default.
         self.fd_config = merged if self._own_config else replace(merged, provider=config.provider)
         self._call = None
 
     def set_logger(self, logger: "LoggerProto | None") -> None:
-        """Log through this logger, or not at all."""
+        """Set the logger; None disables logging."""
         self.logger = logger
 
     def _build(self) -> Callable[[Scope, Receive, Send], Awaitable[Any]]:
         func = to_async(self.func)
-        asks, count = _takes(self.func)
-        if not asks and count == 0:
-            return lambda scope, receive, send: func()  # noqa: ARG005 (one shape of call for all handlers)
-        if not asks:
-            return lambda scope, receive, send: func(scope)  # noqa: ARG005 (one shape of call for all handlers)
+        needs_injection, count = _inspect_parameters(self.func)
+        if not needs_injection and count == 0:
+            return lambda scope, receive, send: func()  # noqa: ARG005 (one signature for all handlers)
+        if not needs_injection:
+            return lambda scope, receive, send: func(scope)  # noqa: ARG005 (one signature for all handlers)
 
         context = self.fd_config.context
         call = injected(func, self.fd_config)
 
         async def with_injection(scope: Scope, receive: Receive, send: Send) -> Any:
-            with context.scopes((("request", AsgiRequest(scope, receive, send)), ("logger", self.logger))):
+            request = AsgiRequest(scope, receive, send, self.max_body_size)
+            with context.scopes((("request", request), ("logger", self.logger))):
                 return await call(scope)
 
         return with_injection
 
     async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the function, and send what it returns; what it raises becomes a response."""
+        """Call the function and send the response that it returns, or an error response if it raises."""
         try:
-            # Built on the first request: by then every name in the annotations is defined.
+            # Built on the first request, when every name in the annotations is defined.
             call = self._call = self._call or self._build()
             response: Any = await call(scope, receive, send)
             if not callable(response):
@@ -245,33 +314,39 @@ class HttpHandler(Endpoint):
                 msg = (
                     f"{name} returned {type(response).__name__}: return an AsgiResponse or another ASGI app."
                 )
-                raise TypeError(msg)  # noqa: TRY301 (answered and logged like every error of a handler)
+                raise TypeError(msg)  # noqa: TRY301 (handled below like any other error)
         except ValidationError:
-            self._log(logging.INFO, "a parameter is missing or invalid", scope, exc_info=False)
+            self._log(logging.INFO, "a parameter is missing or invalid", scope)
             response = _INVALID
-        except ClientDisconnectError:
-            response = _DISCONNECTED
-        except Exception:  # noqa: BLE001 (nothing of it may reach the client; all of it reaches the log)
-            self._log(logging.ERROR, "the handler failed", scope, exc_info=True)
+        except ClientDisconnectError as error:
+            response = error.response
+        except RequestError as error:
+            self._log(logging.INFO, error.response.body.decode(), scope)
+            response = error.response
+        except BrokerNotUpError as error:
+            self._log(logging.WARNING, str(error), scope)
+            response = _NOT_UP
+        except Exception as error:  # noqa: BLE001 (the client gets 500 without details, the log the traceback)
+            self._log(logging.ERROR, "the handler failed", scope, error)
             response = _FAILED
         await response(scope, receive, send)
 
-    def _log(self, level: int, message: str, scope: Scope, *, exc_info: bool) -> None:
+    def _log(self, level: int, message: str, scope: Scope, error: Exception | None = None) -> None:
         if self.logger is not None:
-            # FastStream's logger protocol takes a whole message.
+            # FastStream's logger protocol only takes complete messages.
             text = f"{scope['method']} {scope['path']!r}: {message}"
-            self.logger.log(level, text, exc_info=exc_info)
+            self.logger.log(level, text, exc_info=error and without_secrets(error))
 
 
 class GetHandler(HttpHandler):
-    """A handler of GET and HEAD requests."""
+    """An `HttpHandler` for GET and HEAD."""
 
     def __init__(self, func: UserHandler, **options: Any) -> None:
         super().__init__(func, methods=("GET", "HEAD"), **options)
 
 
 class PostHandler(HttpHandler):
-    """A handler of POST requests."""
+    """An `HttpHandler` for POST."""
 
     def __init__(self, func: UserHandler, **options: Any) -> None:
         super().__init__(func, methods=("POST",), **options)
@@ -281,7 +356,7 @@ _Handler = TypeVar("_Handler", bound=HttpHandler)
 
 
 class _Decorator(Generic[_Handler]):
-    """Make a function an HTTP handler: used bare, or called with the keywords of `HttpHandler`."""
+    """A decorator that makes a function an `HttpHandler`, with or without its keywords."""
 
     def __init__(self, handler: type[_Handler]) -> None:
         self._handler = handler
@@ -295,6 +370,7 @@ class _Decorator(Generic[_Handler]):
         description: str | None = None,
         tags: Tags | None = None,
         unique_id: str | None = None,
+        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
     ) -> _Handler: ...
     @overload
     def __call__(
@@ -305,6 +381,7 @@ class _Decorator(Generic[_Handler]):
         description: str | None = None,
         tags: Tags | None = None,
         unique_id: str | None = None,
+        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
     ) -> Callable[[UserHandler], _Handler]: ...
     def __call__(
         self,

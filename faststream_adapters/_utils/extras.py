@@ -1,18 +1,14 @@
-"""Import what an extra brings, or say which extra is missing."""
+"""Import optional dependencies, with an error that names the missing extra."""
 
 from importlib import import_module
 from typing import Any
 
 
 def require(module: str, extra: str) -> Any:
-    """Return a module that an extra of this package installs.
-
-    Args:
-        module: The module's name.
-        extra: The name of the extra.
+    """Import a module that an extra of this package installs.
 
     Raises:
-        ImportError: It is not installed.
+        ImportError: The module is not installed.
     """
     try:
         return import_module(module)

@@ -1,10 +1,13 @@
-"""The adapter for FastAPI."""
+"""The FastAPI adapter: `app.include_router(FastStreamRouter(broker))`."""
 
-from faststream_adapters.extras import require
+from faststream_adapters._utils.extras import require
 
 require("fastapi", "fastapi")
 
-from .dependencies import BrokerNotProvidedError, provide_broker
-from .router import FastStreamRouter
+from faststream_adapters._hosting.providing import BrokerNotProvidedError
 
-__all__ = ("BrokerNotProvidedError", "FastStreamRouter", "provide_broker")
+from ._marks import Context, Logger, Message
+from ._provide import provide_broker
+from ._router import FastStreamRouter
+
+__all__ = ("BrokerNotProvidedError", "Context", "FastStreamRouter", "Logger", "Message", "provide_broker")

@@ -1,9 +1,9 @@
-"""FastStream in Litestar: `Litestar(plugins=[FastStreamPlugin(broker, ...)])`."""
+"""The Litestar adapter: `Litestar(plugins=[FastStreamPlugin(broker)])`."""
 
-from faststream_adapters.extras import require
+from faststream_adapters._utils.extras import require
 
 require("litestar", "litestar")
 
-from .plugin import FastStreamPlugin
+from ._plugin import FastStreamPlugin
 
 __all__ = ("FastStreamPlugin",)

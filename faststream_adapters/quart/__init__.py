@@ -1,9 +1,10 @@
-"""QuartFastStream: brokers inside a Quart application."""
+"""The Quart adapter: `QuartFastStream(broker, app=app)`."""
 
-from faststream_adapters.extras import require
+from faststream_adapters._utils.extras import require
 
 require("quart", "quart")
 
-from .extension import QuartFastStream
+from ._current_broker import current_broker
+from ._extension import QuartFastStream
 
-__all__ = ("QuartFastStream",)
+__all__ = ("QuartFastStream", "current_broker")

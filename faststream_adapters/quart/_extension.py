@@ -1,4 +1,4 @@
-"""QuartFastStream: the adapter for Quart."""
+"""QuartFastStream: runs brokers in a Quart app and serves their endpoints as its routes."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,155 +8,186 @@ from http import HTTPMethod
 from types import TracebackType
 from typing import Any, Unpack, cast
 
-from faststream import BaseMiddleware, FastStream
+from faststream import BaseMiddleware
 from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from faststream.exceptions import SetupError
 from quart import Blueprint, Quart, Response, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.routing import Rule
 
-from faststream_adapters._compat import Broker
-from faststream_adapters.cli import broker_commands
-from faststream_adapters.hosting import AdapterKeywords, HostInfo, hosting_for
-from faststream_adapters.lifespan import BrokerLifespan, serve_lifespan
-from faststream_adapters.middleware import host_first, host_running
-from faststream_adapters.responses import answer_of
-from faststream_adapters.routing import Endpoint, Routes
+from faststream_adapters._asgi.endpoint import Endpoint
+from faststream_adapters._asgi.lifespan_protocol import drive_lifespan, serve_lifespan
+from faststream_adapters._asgi.responses import collect_response
+from faststream_adapters._asgi.routing import Routes
+from faststream_adapters._compat import quart_schema
+from faststream_adapters._hosting.assembly import HostInfo, assemble, check_keywords
+from faststream_adapters._hosting.commands import broker_commands
+from faststream_adapters._hosting.middleware import run_with_host
+from faststream_adapters._hosting.options import AdapterKeywords
+from faststream_adapters._lifecycle.lifespan import BrokerLifespan
+from faststream_adapters._lifecycle.targets import Target
 
-from .config import configured
+from ._config import keywords_from_config
 
-_BELOW = "faststream_path"
+_SUBPATH = "faststream_path"
+"""The view argument with the part of the path below a mounted app."""
+
+_PATH_VARIABLE = re.compile(r"<path:\w+>")
 
 
 class QuartFastStream:
-    """Runs brokers with a Quart app and serves their endpoints as routes of the app.
+    """Run brokers in a Quart app and serve their endpoints as its routes.
 
-    Each message is handled in the app's context. A keyword can also stand in `app.config`, as `FASTSTREAM_`
-    and its name in capitals; one that is given here wins. `app.extensions["faststream"]` lists the lifespans;
-    `quart faststream run` and `quart faststream info` are commands of the app.
+    Messages are handled in the app's context. Keywords can also be set in `app.config`, as `FASTSTREAM_` and
+    the name in capitals; arguments take precedence. `app.extensions["faststream"]` lists the lifespans. The
+    commands `quart faststream run` and `quart faststream info` are added to the app.
 
     Args:
-        targets: One or more brokers, or one FastStream app, or one BrokerLifespan.
-        app: The app; without it, call `init_app` later.
-        blueprint: What the endpoints are put on instead of the app; register it afterwards.
+        targets: One or more brokers, or one FastStream app, or one object that has a `broker_lifespan`.
+        app: The app. Without it, call `init_app` later.
+        blueprint: The blueprint that gets the endpoints instead of the app. Register it afterwards.
         keywords: See `AdapterKeywords`.
 
     Raises:
-        SetupError: The targets, the keywords and the app cannot work together.
+        SetupError: The targets, the keywords and the app do not fit together.
         TypeError: A keyword is unknown.
     """
 
     def __init__(
         self,
-        *targets: Broker | FastStream | BrokerLifespan,
+        *targets: Target,
         app: Quart | None = None,
         blueprint: Blueprint | None = None,
         **keywords: Unpack[AdapterKeywords],
     ) -> None:
-        # An error in them shows here, where they were written.
-        hosting_for(targets, keywords)
+        # Raise errors here, where the arguments are written, and not only in init_app.
+        check_keywords(targets, keywords)
         self._targets = targets
         self._blueprint = blueprint
         self._keywords = keywords
+        self._lifespan: BrokerLifespan | None = None
         if app is not None:
             self.init_app(app)
 
+    @property
+    def broker_lifespan(self) -> BrokerLifespan:
+        """The lifespan of the app that was initialized last.
+
+        Raises:
+            SetupError: No app has been initialized. Its config may contain keywords of the lifespan.
+        """
+        if self._lifespan is None:
+            msg = "QuartFastStream has no app yet: call init_app(app) first."
+            raise SetupError(msg)
+        return self._lifespan
+
     def init_app(self, app: Quart, blueprint: Blueprint | None = None) -> None:
-        """Tie the brokers to an app; of several apps, one at a time can run them.
+        """Initialize an app: add its routes and commands, and run the brokers in its lifespan.
+
+        Several apps can be initialized, but only one at a time can run the brokers.
 
         Args:
             app: The app.
-            blueprint: What the endpoints are put on instead of the app; register it afterwards.
+            blueprint: The blueprint that gets the endpoints instead of the app. Register it afterwards.
 
         Raises:
-            SetupError: A value in `app.config` is of no use, a path is taken, or the blueprint has been
-                registered already.
+            SetupError: A value in `app.config` is invalid, a path is in use already, or the blueprint has
+                been registered already.
         """
-        keywords = cast("AdapterKeywords", {**configured(app), **self._keywords})
-        hosting = hosting_for(self._targets, keywords, HostInfo(title=app.name))
+        keywords = cast("AdapterKeywords", {**keywords_from_config(app), **self._keywords})
+        assembly = assemble(self._targets, keywords)
+        self._lifespan = assembly.broker_lifespan
         blueprint = blueprint or self._blueprint
-        names = _add_routes(blueprint or app, hosting.routes)
+        names = _add_routes(blueprint or app, assembly.routes(HostInfo(title=app.name)))
+        assembly.broker_lifespan.preparations.append(lambda _: _add_app_contexts(assembly.broker_lifespan))
         lifespans: list[BrokerLifespan] = app.extensions.setdefault("faststream", [])
-        if hosting.lifespan not in lifespans:
-            lifespans.append(hosting.lifespan)
-        hosted = _WithBrokers(app, cast("ASGIApp", app.asgi_app), hosting.lifespan, names, blueprint)
-        app.asgi_app = hosted  # type: ignore[method-assign, assignment]  # as Quart's documentation tells
-        app.cli.add_command(broker_commands(lambda: _without_requests(app), lambda: lifespans))
+        if assembly.broker_lifespan not in lifespans:
+            lifespans.append(assembly.broker_lifespan)
+        inner = cast("ASGIApp", app.asgi_app)
+        wrapped = _LifespanMiddleware(app, inner, assembly.broker_lifespan, names, blueprint)
+        app.asgi_app = wrapped  # type: ignore[method-assign, assignment]  # as Quart's documentation recommends
+        app.cli.add_command(broker_commands(lambda: _app_lifespan(app), lambda: lifespans))
 
 
-def _without_requests(app: Quart) -> AbstractAsyncContextManager[None]:
-    """Return the whole lifespan of the app, as a server would run it."""
+def _app_lifespan(app: Quart) -> AbstractAsyncContextManager[None]:
+    """Return a context manager that runs the lifespan of the app as a server does."""
     scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-    return host_running(cast("ASGIApp", app), scope)
+    return drive_lifespan(cast("ASGIApp", app), scope)
 
 
 def _add_routes(owner: Quart | Blueprint, routes: Routes) -> set[str]:
-    """Add a rule for each endpoint, and for a mount one more for all below it; return their names."""
+    """Add a rule for each route, and a second one for the paths below a mounted app.
+
+    Returns:
+        The names of the rules' endpoints, without the name of a blueprint.
+
+    Raises:
+        SetupError: A route could not be added.
+    """
     names = set()
     for path, app in routes:
         name = "faststream" + re.sub(r"\W", "_", path)
-        below = [] if isinstance(app, Endpoint) else [f"{path.rstrip('/')}/<path:{_BELOW}>"]
+        below = [] if isinstance(app, Endpoint) else [f"{path.rstrip('/')}/<path:{_SUBPATH}>"]
         options: dict[str, Any] = {
-            # The endpoint itself refuses what it does not answer.
+            # The app itself rejects unsupported methods.
             "methods": [method.value for method in HTTPMethod],
             "provide_automatic_options": False,
             "strict_slashes": False,
         }
-        view = _view(app)
+        view = view_for(app)
         try:
             for rule in (path, *below):
                 owner.add_url_rule(rule, name, view, **options)
         except AssertionError as error:
             msg = (
-                f"{path!r} could not be added to {owner.name!r}: give each endpoint a path of its own, "
-                f"and call init_app before register_blueprint. Quart says: {error}"
+                f"{path!r} could not be added to {owner.name!r}: choose a different path for each endpoint, "
+                f"and call init_app before register_blueprint. Quart reports: {error}"
             )
             raise SetupError(msg) from error
         names.add(name)
     return names
 
 
-def _view(app: ASGIApp) -> Callable[..., Awaitable[Response]]:
-    """Return a view that lets an ASGI app answer."""
+def view_for(app: ASGIApp) -> Callable[..., Awaitable[Response]]:
+    """Return a view that calls an ASGI app."""
     methods = getattr(app, "methods", ())
 
-    # The prefix of a blueprint may have variables; they are nothing to an endpoint.
+    # The prefix of a blueprint may have variables, which the app does not use.
     async def view(**variables: str) -> Response:
         if request.method == "OPTIONS":
             response: Response = await current_app.make_default_options_response()
-            # Quart names all that the rule takes.
+            # Quart lists all methods of the rule.
             response.headers["Allow"] = ", ".join((*methods, "OPTIONS"))
             return response
-        return await _answer(app, variables.get(_BELOW, ""))
+        return await _call(app, variables.get(_SUBPATH, ""))
 
-    # The extension quart-schema leaves such a view out of the app's OpenAPI document.
-    vars(view)["_quart_schema_hidden"] = True
+    quart_schema.hide(view)
     return view
 
 
-async def _answer(app: ASGIApp, below: str) -> Response:
-    """Return what an ASGI app sends for the current request.
+async def _call(app: ASGIApp, subpath: str) -> Response:
+    """Call an ASGI app with the current request and return its response.
 
     Args:
         app: The ASGI app.
-        below: What the path has below the path of the app.
+        subpath: The part of the request's path below the path of the app.
     """
     scope: Scope = {**request.scope}
-    scope["root_path"] = scope["path"].rstrip("/").removesuffix(below.rstrip("/")).rstrip("/")
+    scope["root_path"] = scope["path"].rstrip("/").removesuffix(subpath.rstrip("/")).rstrip("/")
 
     async def receive() -> Message:
         return {"type": "http.request", "body": await request.get_data(as_text=False), "more_body": False}
 
-    status, headers, body = await answer_of(app, scope, receive)
+    status, headers, body = await collect_response(app, scope, receive)
     response: Response = current_app.response_class(body, status)
-    # In the place of those that Quart adds to every response.
+    # Replace the headers that Quart adds to every response.
     response.headers = Headers(headers)
     return response
 
 
 @dataclass(frozen=True, slots=True)
-class _WithBrokers:
-    """The app's `asgi_app` with brokers inside its lifespan; everything else passes through."""
+class _LifespanMiddleware:
+    """Wraps the app's `asgi_app` and runs the brokers inside its lifespan. Requests are passed through."""
 
     app: Quart
     inner: ASGIApp
@@ -166,48 +197,57 @@ class _WithBrokers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await serve_lifespan(self._running(scope), receive, send)
+            await serve_lifespan(self._running(scope), receive, send, self.lifespan.loggers)
         else:
             await self.inner(scope, receive, send)
 
     @asynccontextmanager
     async def _running(self, scope: Scope) -> AsyncIterator[None]:
-        self._check()
-        for broker in self.lifespan.brokers:
-            # It cannot be taken out again: one is enough for all apps that this broker will see.
-            if _InAppContext not in broker.middlewares:
-                broker.insert_middleware(_InAppContext)
-        async with host_first(self.inner, scope, self.lifespan, host=self.app):
+        self._check_routes()
+        async with run_with_host(self.inner, scope, self.lifespan, host=self.app):
             yield
 
-    def _check(self) -> None:
-        """See to it that the endpoints are served, and each path by one view only."""
+    def _check_routes(self) -> None:
+        """Check that the endpoints are served, and each of their paths by one view only.
+
+        Raises:
+            SetupError: The blueprint is not registered, or the app serves one of the paths itself.
+        """
         blueprint = self.blueprint
         if self.names and blueprint is not None and blueprint not in self.app.blueprints.values():
             msg = (
-                f"Register the blueprint {blueprint.name!r} on the app: it has the endpoints of the brokers."
+                f"The blueprint {blueprint.name!r} contains the endpoints, but is not registered: "
+                "register it on the app after init_app."
             )
             raise SetupError(msg)
-        ours: dict[object, str] = {}
-        others: set[object] = set()
+        endpoints: dict[object, str] = {}
+        app_rules: set[object] = set()
         for rule in self.app.url_map.iter_rules():
             if rule.endpoint.rpartition(".")[2] in self.names:
-                ours[_place(rule)] = rule.rule
+                endpoints[_rule_key(rule)] = rule.rule
             else:
-                others.add(_place(rule))
-        if taken := [path for place, path in ours.items() if place in others]:
-            msg = f"The app serves {', '.join(taken)} itself: give the endpoints paths of their own."
+                app_rules.add(_rule_key(rule))
+        if collisions := [path for key, path in endpoints.items() if key in app_rules]:
+            msg = f"The app serves {', '.join(collisions)} itself: choose other paths for the endpoints."
             raise SetupError(msg)
 
 
-def _place(rule: Rule) -> tuple[object, ...]:
-    """Return what two rules must not have in common."""
-    path = re.sub(r"<path:\w+>", "<path>", rule.rule).rstrip("/")
+def _rule_key(rule: Rule) -> tuple[object, ...]:
+    """Return a key that is equal for two rules that match the same requests."""
+    path = _PATH_VARIABLE.sub("<path>", rule.rule).rstrip("/")
     return path, rule.subdomain, rule.host, rule.websocket
 
 
-class _InAppContext(BaseMiddleware[Any, Any]):
-    """Handles each message in the context of the Quart app that runs the broker, if one does."""
+def _add_app_contexts(lifespan: BrokerLifespan) -> None:
+    """Handle the messages of a lifespan's brokers in the context of the app."""
+    for broker in lifespan.brokers:
+        # A middleware cannot be removed from a broker, so all apps that run the broker share one.
+        if _AppContextMiddleware not in broker.middlewares:
+            broker.insert_middleware(_AppContextMiddleware)
+
+
+class _AppContextMiddleware(BaseMiddleware[Any, Any]):
+    """Handles each message in the context of the Quart app that runs the broker, if there is one."""
 
     async def on_receive(self) -> None:
         host = self.context.get("host")

@@ -1,4 +1,4 @@
-"""Prometheus metrics over HTTP: those of a registry, and what we know of the brokers."""
+"""Expose the metrics of a Prometheus registry, and the state of brokers and lifespans, over HTTP."""
 
 from .endpoint import make_metrics_asgi
 

@@ -1,0 +1,1 @@
+"""ASGI building blocks: endpoints, routing, responses, content negotiation and the lifespan protocol."""

@@ -1,0 +1,114 @@
+"""The HTML page: server-rendered sections, with the viewer on top, or the official React component."""
+
+import json
+from functools import cached_property
+from html import escape
+from string import Template
+from typing import Any
+
+from .assets import Asset, asset, read_static, viewer
+from .content import Content
+from .document import mapping
+from .sections import Sections
+from .view import VIEWER_JSON, View
+
+__all__ = ("Page", "page_assets")
+
+
+def page_assets(view: View) -> list[Asset]:
+    """Return the static files that the page loads."""
+    if view.options["asyncapi_js_url"] is not None:
+        return [asset("icon.svg"), asset("react.css"), asset("react.js")]
+    script = viewer()
+    return [asset("icon.svg"), asset("docs.css"), *([] if script is None else [script])]
+
+
+class Page:
+    """The page of one document.
+
+    The server-rendered sections are part of the page with the viewer too. They are shown where no scripts run
+    (search engines, text browsers, a host whose own policy forbids scripts), and they are what is printed.
+
+    Args:
+        document: The AsyncAPI document.
+        view: The page's options.
+    """
+
+    def __init__(self, document: dict[str, Any], view: View) -> None:
+        self._document = document
+        self._view = view
+
+    def content(self, folder: str) -> Content:
+        """Return the page.
+
+        Args:
+            folder: The location of the page's own files, relative to the page's URL.
+        """
+        with_react = self._view.options["asyncapi_js_url"] is not None
+        html = self._react_page(folder) if with_react else self._viewer_page(folder)
+        headers = {**self._view.headers(viewer=viewer() is not None), "Link": _link_header(folder)}
+        return Content(html.encode(), "text/html; charset=utf-8", headers)
+
+    def _common(self, folder: str) -> dict[str, str]:
+        """Return the values that both templates need."""
+        return {
+            "title": escape(str(mapping(self._document.get("info")).get("title", ""))),
+            "icon": folder + asset("icon.svg").path,
+            "json": f"{folder}asyncapi.json",
+            "yaml": f"{folder}asyncapi.yaml",
+        }
+
+    def _viewer_page(self, folder: str) -> str:
+        sidebar, main = self._sections
+        script = viewer()
+        return Template(read_static("page.html").decode()).substitute(
+            self._common(folder),
+            style=folder + asset("docs.css").path,
+            script="" if script is None else f'<script src="{folder}{script.path}"></script>',
+            viewer="" if script is None else self._viewer_element(folder),
+            hint=read_static("hint.html").decode() if script is None else "",
+            sidebar=sidebar,
+            main=main,
+        )
+
+    def _viewer_element(self, folder: str) -> str:
+        options = {
+            **self._view.visible_parts(),
+            "message-examples": self._view.options["expand_message_examples"],
+            # As in the sidebar of the server-rendered page: FastStream's operation names are made for
+            # programs.
+            "use-channel-address-as-identifier": True,
+        }
+        attributes = " ".join(f'{name}="{str(value).lower()}"' for name, value in options.items())
+        return f'<asyncapi-viewer id="asyncapi" src="{folder}{VIEWER_JSON}" {attributes}></asyncapi-viewer>'
+
+    @cached_property
+    def _sections(self) -> tuple[str, str]:
+        sections = Sections(self._document, self._view)
+        return sections.sidebar() if self._view.options["sidebar"] else "", sections.main()
+
+    def _react_page(self, folder: str) -> str:
+        css = self._view.options["asyncapi_css_url"]
+        return Template(read_static("react.html").decode()).substitute(
+            self._common(folder),
+            stylesheet=f'<link rel="stylesheet" href="{escape(css)}">' if css is not None else "",
+            component=escape(self._view.options["asyncapi_js_url"] or ""),
+            style=folder + asset("react.css").path,
+            script=folder + asset("react.js").path,
+            config=escape(json.dumps(self._view.react_config())),
+        )
+
+
+def _link_header(folder: str) -> str:
+    """Return the `Link` header that points programs to the document.
+
+    `service-desc` is the registered relation that fits best: the page is about a service, and the document is
+    that service's description for programs. `describedby` would mean that the document describes the page.
+
+    Source: RFC 8631, section 4.1; RFC 8288, section 3.1 (the URLs are relative to the page's).
+    """
+    media_types = {"asyncapi.json": "application/json", "asyncapi.yaml": "application/yaml"}
+    return ", ".join(
+        f'<{folder}{name}>; rel="service-desc"; type="{media_type}"'
+        for name, media_type in media_types.items()
+    )

@@ -1,0 +1,1 @@
+"""Endpoints that report health and metrics."""

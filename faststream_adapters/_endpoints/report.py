@@ -1,0 +1,144 @@
+"""The verdicts of the probes, computed from the lifespans' states and the results of broker checks."""
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from time import monotonic
+from typing import Any, Literal
+
+from faststream_adapters._brokers.codes import NO_FAULTS, Code
+from faststream_adapters._lifecycle.broker_check import Result
+from faststream_adapters._lifecycle.lifespan import BrokerLifespan
+from faststream_adapters._lifecycle.managed import ManagedBroker
+from faststream_adapters._lifecycle.options import State
+from faststream_adapters._lifecycle.targets import TargetView
+
+Results = Mapping[ManagedBroker, Result]
+"""The result of the last check of each broker."""
+
+Component = Literal["broker", "subscriber"]
+
+Counted = Callable[[ManagedBroker], Container[Component]]
+"""Returns the parts of a broker that decide the verdict. A fault of another part is only a warning."""
+
+_NOT_RUNNING: dict[State, Code] = {
+    "stopped": "not_started",
+    "starting": "starting",
+    "draining": "draining",
+    "failed": "failed",
+}
+
+
+def ping(results: Results) -> Code:
+    """Return "ok" if every broker has replied, else the code of the first that has not."""
+    return next((result.code for result in results.values() if not result.ok), "ok")
+
+
+def not_running(lifespans: Iterable[BrokerLifespan]) -> Code | None:
+    """Return the code of the first lifespan that is not running, or None if all are."""
+    for lifespan in lifespans:
+        if lifespan.state != "running":
+            return _NOT_RUNNING[lifespan.state]
+    return None
+
+
+def is_required(managed: ManagedBroker) -> bool:
+    """Return whether readiness depends on a broker. The probe neither checks nor awaits the others."""
+    return not managed.optional
+
+
+def readiness(target: TargetView, results: Results) -> Code:
+    """Apply the readiness rule: return "ok" if messages can be consumed and published, else the reason.
+
+    Args:
+        target: The brokers and the lifespans that run them. All must be running, and there must be a broker.
+        results: The results of the required brokers. Each must have replied, and those of its subscribers
+            that the application has not stopped must consume.
+    """
+    if (code := not_running(target.lifespans)) is not None:
+        return code
+    if not target.managed_brokers:
+        return "no_brokers"
+    for managed, result in results.items():
+        if result.code != "ok":
+            return result.code
+        if (fault := managed.subscriber_fault()) is not None:
+            return fault
+    return "ok"
+
+
+def liveness(
+    lifespans: Iterable[BrokerLifespan], brokers: Iterable[ManagedBroker], max_handler_age: float | None
+) -> Code:
+    """Return "ok", or the reason why only a restart of the process can help.
+
+    Args:
+        lifespans: The lifespans that run the brokers. None may have failed.
+        brokers: The brokers. None may be lost without supervision to restart it.
+        max_handler_age: Seconds that a handler may take for a message; None: no limit.
+    """
+    for lifespan in lifespans:
+        if lifespan.state == "failed":
+            return "failed"
+    for managed in brokers:
+        if managed.is_unrecoverable():
+            return "closed" if managed.driver.is_closed else "task_failed"
+        if max_handler_age is not None and managed.watch_handlers().oldest > max_handler_age:
+            return "handler_stuck"
+    return "ok"
+
+
+def startup(lifespans: Iterable[BrokerLifespan]) -> Code:
+    """Return "ok" if every lifespan has been running at least once."""
+    return "ok" if all(lifespan.status.was_running for lifespan in lifespans) else "starting"
+
+
+def details(target: TargetView, code: Code, results: Results, counted: Counted) -> dict[str, Any]:
+    """Return the status of every broker and subscriber in the format `application/health+json`.
+
+    It agrees with the code: a part has the status "fail" only if the code is not "ok".
+
+    Args:
+        target: The brokers to report on.
+        code: The verdict of the probe, from the same results and without an await in between.
+        results: The results of the checks. A broker without a result is listed without a status.
+        counted: Returns which parts of a broker decide this verdict.
+
+    Source: draft-inadarei-api-health-check-06.
+    """
+    now = monotonic()
+    checks: dict[str, list[dict[str, Any]]] = {}
+    for component, managed in target.named:
+        parts = counted(managed)
+        entries = checks.setdefault(type(managed.broker).__name__, [])
+        entry: dict[str, Any] = {"componentType": "broker", "componentId": component}
+        if (result := results.get(managed)) is not None:
+            # A broker that is restarted may reply before its subscribers have started.
+            started = not managed.is_starting or "subscriber" not in parts
+            broker_code = result.code if started or not result.ok else "not_started"
+            entry |= {
+                "status": "pass" if broker_code == "ok" else "fail" if "broker" in parts else "warn",
+                "code": broker_code,
+                "observedValue": round(result.seconds * 1000, 3),
+                "observedUnit": "ms",
+                "age": round(max(now - result.at, 0.0), 3),
+            }
+        entries.append(entry)
+        for name, subscriber_code in managed.subscriber_codes():
+            # A subscriber that is not started is no failure: the application decides which ones it starts.
+            fails = "subscriber" in parts and subscriber_code != "not_started"
+            failure = "fail" if fails else "warn"
+            entries.append(
+                {
+                    "componentType": "subscriber",
+                    "componentId": name,
+                    "status": "pass" if subscriber_code in NO_FAULTS else failure,
+                    "code": subscriber_code,
+                }
+            )
+    statuses = {entry.get("status") for entries in checks.values() for entry in entries}
+    success = "warn" if "warn" in statuses else "pass"
+    return {
+        "status": success if code == "ok" else "fail",
+        "code": code,
+        "state": sorted({lifespan.state for lifespan in target.lifespans}),
+        "checks": checks,
+    }

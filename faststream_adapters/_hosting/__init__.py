@@ -1,0 +1,1 @@
+"""What hosts share: assembling the lifespan and endpoints, the commands, and the ASGI middleware."""

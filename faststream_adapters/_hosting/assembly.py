@@ -1,0 +1,187 @@
+"""Assemble the lifespan and the endpoints of a host from targets and keywords."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from faststream import AsyncAPI
+from faststream.asgi.types import ASGIApp
+from faststream.exceptions import SetupError
+from faststream.specification.base import SpecificationFactory
+
+from faststream_adapters._asgi.endpoint import Endpoint
+from faststream_adapters._asgi.routing import Routes
+from faststream_adapters._asyncapi import AsyncAPIRoute
+from faststream_adapters._endpoints.metrics import make_metrics_asgi
+from faststream_adapters._endpoints.options import LivenessKeywords, ProbeKeywords
+from faststream_adapters._endpoints.probes import (
+    make_liveness_asgi,
+    make_ping_asgi,
+    make_readiness_asgi,
+    make_startup_asgi,
+)
+from faststream_adapters._lifecycle.lifespan import BrokerLifespan
+from faststream_adapters._lifecycle.options import LifespanKeywords
+from faststream_adapters._lifecycle.targets import Target, parse_targets
+from faststream_adapters._utils.options import complete, split
+
+from .options import AdapterKeywords, DocsKeywords, EndpointKeywords
+
+Route = tuple[str, ASGIApp]
+
+_PROBES: Mapping[str, Callable[..., Endpoint]] = {
+    "ping_path": make_ping_asgi,
+    "readiness_path": make_readiness_asgi,
+    "startup_path": make_startup_asgi,
+}
+
+_REQUIRED_PATHS: Mapping[str, str] = {
+    "max_handler_age": "liveness_path",
+    "metrics_registry": "metrics_path",
+    "specification": "asyncapi_path",
+}
+"""Keywords that have an effect only together with a path."""
+
+
+class HostInfo(NamedTuple):
+    """The title, version and description of a host application, for the AsyncAPI document."""
+
+    title: str | None = None
+    version: str | None = None
+    description: str | None = None
+
+    def specification(self, lifespan: BrokerLifespan) -> SpecificationFactory:
+        """Return the specification of the target app; for brokers, one with this information."""
+        if lifespan.app is not None:
+            return lifespan.app.schema
+        known = {name: value for name, value in self._asdict().items() if value}
+        return AsyncAPI(*lifespan.brokers, **known)
+
+
+class Assembly(NamedTuple):
+    """What a host runs and serves.
+
+    Args:
+        broker_lifespan: The lifespan that the host enters.
+        endpoints: The probes and the metrics, with their paths.
+        docs_route: The path and the options of the docs; None if they are not served.
+        specification: The specification that the docs show; None generates one.
+    """
+
+    broker_lifespan: BrokerLifespan
+    endpoints: Sequence[Route]
+    docs_route: AsyncAPIRoute | None
+    specification: SpecificationFactory | None
+
+    def docs(self, info: HostInfo | None = None) -> list[Route]:
+        """Return the AsyncAPI docs with their paths: an app for the page, an `Endpoint` for each document."""
+        route, lifespan = self.docs_route, self.broker_lifespan
+        if route is None:
+            return []
+        if self.specification is None:
+            page = route((info or HostInfo()).specification(lifespan))
+        else:
+            page = route(lifespan, specification=self.specification)
+        documents = {route.asyncapi_json_path: page.json, route.asyncapi_yaml_path: page.yaml}
+        return [(route.path, page), *((path, endpoint) for path, endpoint in documents.items() if path)]
+
+    def routes(self, info: HostInfo | None = None) -> Routes:
+        """Return a routing table of the endpoints and the docs.
+
+        Raises:
+            SetupError: Two of them have the same path.
+        """
+        routes = Routes()
+        for path, app in (*self.endpoints, *self.docs(info)):
+            routes.add(path, app, exact=isinstance(app, Endpoint))
+        return routes
+
+
+def assemble(targets: Sequence[Target], keywords: AdapterKeywords) -> Assembly:
+    """Assemble what a host runs and serves.
+
+    Args:
+        targets: One or more brokers, or one FastStream app, or one object that has a `broker_lifespan`.
+        keywords: The host's keywords.
+
+    Raises:
+        SetupError: The targets or the keywords are invalid, or cannot be combined.
+        TypeError: A keyword is unknown.
+    """
+    checked = check_keywords(targets, keywords)
+    lifespan = _lifespan(targets, checked.lifespan)
+    path = checked.docs["asyncapi_path"]
+    return Assembly(
+        lifespan,
+        _endpoints(lifespan, checked.endpoints),
+        AsyncAPIRoute.ensure_route(path) if path else None,
+        checked.docs["specification"],
+    )
+
+
+class CheckedKeywords(NamedTuple):
+    """The valid keywords of a host, split by purpose.
+
+    Args:
+        lifespan: The given keywords of the lifespan.
+        endpoints: The keywords of the endpoints, with defaults.
+        docs: The keywords of the docs, with defaults.
+    """
+
+    lifespan: LifespanKeywords
+    endpoints: EndpointKeywords
+    docs: DocsKeywords
+
+
+def check_keywords(targets: Sequence[Target], keywords: AdapterKeywords) -> CheckedKeywords:
+    """Validate the arguments of `assemble` without assembling anything.
+
+    Raises:
+        SetupError: The targets or the keywords are invalid, or cannot be combined.
+        TypeError: A keyword is unknown.
+    """
+    lifespan, endpoints, docs = split(keywords, LifespanKeywords, EndpointKeywords, DocsKeywords)
+    complete(LifespanKeywords, lifespan)
+    if lifespan and parse_targets(targets).lifespan is not None:
+        msg = f"{', '.join(lifespan)}: pass these to the BrokerLifespan itself, which has its own keywords."
+        raise SetupError(msg)
+    for name, path in _REQUIRED_PATHS.items():
+        if keywords.get(name) is not None and not keywords.get(path):
+            msg = f"{name} has no effect without {path}: set {path}, or remove {name}."
+            raise SetupError(msg)
+    checked = CheckedKeywords(
+        cast("LifespanKeywords", lifespan),
+        complete(EndpointKeywords, endpoints),
+        complete(DocsKeywords, docs),
+    )
+    _check_paths(checked)
+    return checked
+
+
+def _check_paths(checked: CheckedKeywords) -> None:
+    paths = [value for name, value in checked.endpoints.items() if name.endswith("_path") and value]
+    if route := checked.docs["asyncapi_path"]:
+        docs = AsyncAPIRoute.ensure_route(route)
+        paths += filter(None, (docs.path, docs.asyncapi_json_path, docs.asyncapi_yaml_path))
+    routes = Routes()
+    for path in paths:
+        routes.reserve(str(path))
+
+
+def _lifespan(targets: Sequence[Any], keywords: LifespanKeywords) -> BrokerLifespan:
+    return parse_targets(targets).lifespan or BrokerLifespan(*targets, **keywords)
+
+
+def _endpoints(lifespan: BrokerLifespan, options: EndpointKeywords) -> list[Route]:
+    probe = ProbeKeywords(
+        timeout=options["probe_timeout"], ttl=options["probe_ttl"], details=options["probe_details"]
+    )
+    paths: Mapping[str, Any] = options
+    routes: list[Route] = [
+        (paths[name], make(lifespan, **probe)) for name, make in _PROBES.items() if paths[name]
+    ]
+    if path := options["liveness_path"]:
+        liveness = LivenessKeywords(max_handler_age=options["max_handler_age"], **probe)
+        routes.append((path, make_liveness_asgi(lifespan, **liveness)))
+    if path := options["metrics_path"]:
+        routes.append((path, make_metrics_asgi(options["metrics_registry"], targets=[lifespan])))
+    return routes

@@ -1,0 +1,1 @@
+"""Starting, supervising, draining and stopping brokers."""

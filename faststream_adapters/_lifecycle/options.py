@@ -1,0 +1,81 @@
+"""The keywords of a lifespan."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypedDict
+
+from faststream_adapters._compat.faststream import Broker, BrokerUsecase
+from faststream_adapters._utils.options import Option, boolean, documented, one_of, seconds
+
+State = Literal["stopped", "starting", "running", "draining", "failed"]
+
+
+def _brokers(name: str, value: object) -> str | None:
+    if isinstance(value, BrokerUsecase):
+        return f"{name} must be a list of brokers: {name}=[broker]."
+    return None
+
+
+def _plain_function(name: str, value: Any) -> str | None:
+    if inspect.iscoroutinefunction(value):
+        return f"{name} must be a plain function: it is called, not awaited."
+    return None
+
+
+@documented
+class LifespanKeywords(TypedDict, total=False):
+    """The keywords of `BrokerLifespan`, for functions that pass them on."""
+
+    startup: Annotated[
+        Literal["strict", "background"],
+        Option(
+            "strict",
+            '`"strict"`: the application starts when every broker is up, and fails if one is not. '
+            '`"background"`: it starts at once and is not ready until the brokers are up',
+            one_of("strict", "background"),
+        ),
+    ]
+    startup_timeout: Annotated[
+        float | None,
+        Option(
+            None,
+            "seconds within which the brokers must come up; None: 20 when strict, no limit in the background",
+            seconds(optional=True),
+        ),
+    ]
+    consume: Annotated[bool, Option(True, "`False`: publish only, no subscriber is started", boolean)]
+    optional: Annotated[
+        Iterable[Broker],
+        Option((), "brokers whose loss fails neither the start nor readiness", _brokers),
+    ]
+    supervise: Annotated[
+        bool,
+        Option(
+            True,
+            "the client never stops reconnecting; a broker whose connection does not recover is restarted "
+            "after 0.5 to 30 seconds, and so is a subscriber whose task has ended or whose consumer no "
+            "longer exists on the server",
+            boolean,
+        ),
+    ]
+    drain_delay: Annotated[
+        float,
+        Option(
+            0.0,
+            'seconds between "not ready" and the shutdown, in which a load balancer stops sending requests. '
+            "Under uvicorn; granian and hypercorn do not keep listening meanwhile",
+            seconds(),
+        ),
+    ]
+    shutdown_timeout: Annotated[
+        float,
+        Option(20.0, "seconds for handlers to finish, and afterwards for connections to close", seconds()),
+    ]
+    on_state_change: Annotated[
+        Callable[[State, State], object] | None,
+        Option(
+            None,
+            "called with the old and the new state: `stopped`, `starting`, `running`, `draining`, `failed`",
+            _plain_function,
+        ),
+    ]

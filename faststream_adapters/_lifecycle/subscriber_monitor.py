@@ -1,0 +1,259 @@
+"""Monitor whether the subscribers of a broker consume, which a reply of the broker does not show."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import monotonic
+from weakref import WeakKeyDictionary
+
+from faststream_adapters._brokers.codes import NO_FAULTS, Code
+from faststream_adapters._brokers.driver import Driver, Mismatch
+from faststream_adapters._compat.faststream import Subscriber
+from faststream_adapters._utils.redaction import redact
+
+HANDLERS_TIMEOUT = 30.0
+"""Seconds that handlers have to finish before their subscriber is restarted anyway."""
+
+RETRY_INTERVAL = 5.0
+"""Seconds between two attempts to restart a subscriber."""
+
+_REASONS: dict[Code, str] = {
+    "not_permitted": "the server does not allow it to subscribe",
+    "task_failed": "its task has ended",
+    "consumer_missing": "the server no longer has its consumer or its stream",
+    "consumer_paused": "its consumer is paused on the server",
+    "error": "the check of its consumer failed",
+    "timeout": "the server did not report on its consumer in time",
+}
+
+_RESTARTED = frozenset({"task_failed", "consumer_missing"})
+"""Faults that a restart can repair. The others end on the server, or are intended."""
+
+
+@dataclass(eq=False, slots=True)
+class _Watched:
+    """The state of a watched subscriber; times are those of `time.monotonic`.
+
+    Args:
+        tasks: How many tasks it consumes with, at least.
+        required: Whether it was started with the broker, so that it is watched also while it is stopped.
+        reply: What the server last reported on its consumer.
+        status: Whether it consumes, as it was last logged.
+        fault_since: When it stopped consuming.
+        restarted_at: When it was last restarted because of this fault.
+        restarting: The fault because of which it was stopped, until a restart has succeeded.
+        refused: Why the last attempt to restart it was not made.
+    """
+
+    tasks: int
+    required: bool = False
+    reply: Code | Mismatch = "ok"
+    status: Code | Mismatch = "ok"
+    fault_since: float = 0.0
+    restarted_at: float = -math.inf
+    restarting: Code | None = None
+    refused: Mismatch | None = None
+
+    @property
+    def fault(self) -> Code | None:
+        """Why it does not consume although it should, as it was last logged."""
+        return None if self.status in NO_FAULTS else _code_of(self.status)
+
+
+class SubscriberMonitor:
+    """Watches the subscribers of one broker, and restarts those whose task or consumer is gone.
+
+    A subscriber that was started with the broker must keep consuming, unless the application stops it. One
+    that the application starts later is watched while it runs.
+
+    Invariant: `fault` is the fault of the first watched subscriber that has one. It is up to a second old: a
+    subscriber that was stopped meanwhile has none any more.
+
+    Args:
+        driver: The broker's driver.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.fault: Code | None = None
+        """Why the first subscriber that should consume does not; None if all do."""
+        self.last_server_check = 0.0
+        """When the server was last asked about the consumers, on the clock of `time.monotonic`."""
+        self._watched: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
+
+    def __iter__(self) -> Iterator[tuple[str, Code]]:
+        """Yield the name and the code of each subscriber that has a handler."""
+        for subscriber in self.driver.broker.subscribers:
+            if (watched := self._watched.get(subscriber)) is not None:
+                yield subscriber.specification.call_name, _code(subscriber, watched)
+            elif subscriber.calls:
+                yield subscriber.specification.call_name, "ok" if subscriber.running else "not_started"
+
+    def __contains__(self, subscriber: Subscriber) -> bool:
+        """Whether a subscriber is watched."""
+        return subscriber in self._watched
+
+    @property
+    def faults(self) -> dict[Subscriber, Code]:
+        """The subscribers that do not consume although they should, with the reason of each."""
+        codes = {
+            subscriber: _code(subscriber, watched) for subscriber, watched in list(self._watched.items())
+        }
+        return {subscriber: code for subscriber, code in codes.items() if code not in NO_FAULTS}
+
+    @property
+    def stopped(self) -> list[Subscriber]:
+        """The subscribers that the application has stopped."""
+        return [
+            subscriber
+            for subscriber, watched in list(self._watched.items())
+            if not subscriber.running and watched.restarting is None
+        ]
+
+    def on_started(self) -> None:
+        """Watch the subscribers that were started with the broker."""
+        self.clear()
+        self._watch_running()
+        for watched in self._watched.values():
+            watched.required = True
+
+    def clear(self) -> None:
+        """Watch no subscriber any more."""
+        self._watched.clear()
+        self.fault = None
+
+    async def poll(self, *, ask_server: bool) -> None:
+        """Update the code of every subscriber and log what has changed.
+
+        Args:
+            ask_server: Whether to ask the server about the consumers too.
+        """
+        # FastStream replaces a task that has failed, but only in the iteration after it has ended.
+        await asyncio.sleep(0)
+        self._watch_running()
+        for subscriber, watched in list(self._watched.items()):
+            if not (subscriber.running or watched.required or watched.restarting):
+                del self._watched[subscriber]
+        if ask_server:
+            await self._ask_server()
+        for subscriber, watched in list(self._watched.items()):
+            self._update(subscriber, watched)
+        self._choose_fault()
+
+    async def restart_failed(self) -> None:
+        """Restart the subscribers whose task or consumer is gone, when their handlers have finished."""
+        for subscriber, watched in list(self._watched.items()):
+            fault = watched.restarting or watched.fault
+            if fault in _RESTARTED and self._may_restart(subscriber, watched):
+                await self._restart(subscriber, watched, fault)
+
+    def _watch_running(self) -> None:
+        for subscriber in self.driver.broker.subscribers:
+            if subscriber.calls and subscriber.running:
+                # At every poll, because the application may have stopped and started it since the last one.
+                self.driver.on_started(subscriber)
+                if subscriber not in self._watched:
+                    self._watched[subscriber] = _Watched(self.driver.expected_tasks(subscriber))
+
+    async def _ask_server(self) -> None:
+        running = [(each, watched) for each, watched in self._watched.items() if each.running]
+        replies = await asyncio.gather(*(self.driver.check_subscriber(each) for each, _ in running))
+        for (_, watched), reply in zip(running, replies, strict=True):
+            watched.reply = reply
+        self.last_server_check = monotonic()
+
+    def _may_restart(self, subscriber: Subscriber, watched: _Watched) -> bool:
+        now = monotonic()
+        if now - watched.restarted_at < RETRY_INTERVAL:
+            return False
+        return self.driver.is_idle(subscriber) or now - watched.fault_since >= HANDLERS_TIMEOUT
+
+    async def _restart(self, subscriber: Subscriber, watched: _Watched, fault: Code) -> None:
+        # Only the first failed attempt is logged as a warning.
+        level = logging.WARNING if watched.restarted_at == -math.inf else logging.DEBUG
+        watched.restarted_at = monotonic()
+        watched.restarting = fault
+        name = subscriber.specification.call_name
+        try:
+            watched.refused = await self.driver.restart(subscriber)
+        except Exception as error:  # noqa: BLE001 (a later attempt may succeed)
+            watched.refused = None
+            self.driver.loggers["health"].log(
+                level,
+                "%s: the subscriber %s could not be restarted: %s.",
+                self.driver.name,
+                name,
+                type(error).__name__,
+                extra={"broker": self.driver.name, "subscriber": name},
+            )
+            return
+        if watched.refused is None:
+            watched.restarting = None
+            watched.reply = "ok"
+            self.driver.on_started(subscriber)
+        if subscriber in self._watched:
+            self._update(subscriber, watched)
+            self._choose_fault()
+
+    def _status(self, subscriber: Subscriber, watched: _Watched) -> Code | Mismatch:
+        if watched.restarting is not None:
+            return watched.refused or watched.restarting
+        if not subscriber.running:
+            return "stopped"
+        if isinstance(watched.reply, Mismatch):
+            # Before a task that has ended: a restart cannot help.
+            return watched.reply
+        if self.driver.running_tasks(subscriber) < watched.tasks:
+            return "task_failed"
+        return watched.reply
+
+    def _update(self, subscriber: Subscriber, watched: _Watched) -> None:
+        status = self._status(subscriber, watched)
+        if status == watched.status:
+            return
+        name, code = subscriber.specification.call_name, _code_of(status)
+        old = _code_of(watched.status)
+        fields = {"broker": self.driver.name, "subscriber": name, "old": old, "new": code}
+        watched.status = status
+        logger = self.driver.loggers["health"]
+        if code in NO_FAULTS:
+            watched.restarted_at = -math.inf
+            what = "consumes again" if code == "ok" else "was stopped by the application"
+            logger.info("%s: the subscriber %s %s.", self.driver.name, name, what, extra=fields)
+            return
+        watched.fault_since = monotonic()
+        if isinstance(status, Mismatch):
+            logger.warning(
+                "%s: the subscriber %s does not match the server: declared %s, found %s.",
+                self.driver.name,
+                name,
+                redact(status.declared),
+                redact(status.found),
+                extra=fields,
+            )
+            return
+        logger.warning(
+            "%s: the subscriber %s does not consume: %s.",
+            self.driver.name,
+            name,
+            _REASONS.get(code, code),
+            extra=fields,
+        )
+
+    def _choose_fault(self) -> None:
+        faults = (watched.fault for watched in self._watched.values())
+        self.fault = next((fault for fault in faults if fault is not None), None)
+
+
+def _code(subscriber: Subscriber, watched: _Watched) -> Code:
+    """Return the code as it was last logged, unless the subscriber was stopped or started since."""
+    if watched.restarting is None and not subscriber.running:
+        return "stopped"
+    code = _code_of(watched.status)
+    return "ok" if code == "stopped" else code
+
+
+def _code_of(status: Code | Mismatch) -> Code:
+    return "consumer_mismatch" if isinstance(status, Mismatch) else status

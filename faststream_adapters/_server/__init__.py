@@ -1,0 +1,1 @@
+"""Run uvicorn on sockets that this package opens."""

@@ -1,0 +1,1 @@
+"""AsgiFastStream, the application for a process without a web framework."""

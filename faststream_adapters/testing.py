@@ -1,0 +1,94 @@
+"""Helpers for the tests of applications."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+
+from ._asgi.lifespan_protocol import drive_lifespan
+from ._hosting.middleware import FastStreamMiddleware
+from ._lifecycle.run_mode import RunMode, run_as
+from ._utils.extras import require
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ("app_client", "in_memory")
+
+_BASE_URL = "http://localhost"
+
+_IDLE_TIMEOUT = 10.0
+"""Seconds for which `app_client` waits for handlers at its end."""
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    """Run the brokers of every lifespan that starts in this context in FastStream's TestBrokers.
+
+    No server is contacted: a message is handled inside the `publish()` that sends it. It works for every host
+    and every client, as `with in_memory(), TestClient(app) as client:`.
+    """
+    with run_as(RunMode(in_memory=True)):
+        yield
+
+
+@asynccontextmanager
+async def app_client(
+    app: Callable[[Any, Any, Any], Awaitable[Any]],
+    *,
+    overrides: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
+    in_memory: bool = True,
+) -> "AsyncIterator[httpx.AsyncClient]":
+    """Run an application and yield an HTTP client for it.
+
+    The application's lifespan is run, without `drain_delay`. At the end it waits until no message is being
+    handled. It requires httpx.
+
+    Args:
+        app: The ASGI application.
+        overrides: Replacements of dependencies, which are added to a FastAPI application's
+            `dependency_overrides`.
+        in_memory: Whether to run the brokers in FastStream's TestBrokers instead of against their servers.
+
+    Raises:
+        Exception: The error of the application's startup or shutdown.
+        TimeoutError: Messages are still being handled 10 seconds after the end of the block.
+        TypeError: There are overrides, but the application is none of FastAPI.
+    """
+    httpx = require("httpx", "testing")
+    mode = RunMode(in_memory=in_memory, drain_delay=False)
+    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+
+    async def with_state(request: Scope, receive: Receive, send: Send) -> None:
+        await app({**request, "state": dict(scope["state"])}, receive, send)
+
+    with _overriding(app, overrides or {}):
+        async with AsyncExitStack() as stack:
+            with run_as(mode):
+                await stack.enter_async_context(drive_lifespan(cast("ASGIApp", app), scope))
+            transport = httpx.ASGITransport(with_state)
+            yield await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url=_BASE_URL))
+            for lifespan in mode.lifespans:
+                await lifespan.idle(_IDLE_TIMEOUT)
+
+
+@contextmanager
+def _overriding(app: Any, overrides: Mapping[Any, Any]) -> Iterator[None]:
+    host = app.host if isinstance(app, FastStreamMiddleware) else app
+    current = getattr(host, "dependency_overrides", None)
+    if current is None:
+        if overrides:
+            msg = (
+                f"overrides replaces dependencies of FastAPI, but the application is a {type(host).__name__}."
+            )
+            raise TypeError(msg)
+        yield
+        return
+    before = dict(current)
+    current.update(overrides)
+    try:
+        yield
+    finally:
+        current.clear()
+        current.update(before)
