@@ -1,1 +1,1 @@
-"""Benchmarks: this package beside a bare ASGI app and beside `faststream.asgi`, in one run."""
+"""Benchmarks: this package beside a bare ASGI app and `faststream.asgi`, measured in one run."""

@@ -1,9 +1,10 @@
-"""Run the benchmarks: all, or the sections that are named on the command line."""
+"""Run the benchmarks: all sections, or those named on the command line."""
 
 import asyncio
 import logging
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -13,27 +14,31 @@ from .measure import Row
 from .report import CHART, PAGE, chart, page, table
 
 SECTIONS = {
-    "in_process": "In the process, without a server",
+    "in_process": "In process, without a server",
     "under_load": "Under a server, 32 connections",
-    "storm": "A thousand probes at once",
+    "storm": "A thousand probes per second",
     "consuming": "Consuming messages",
-    "start": "Start-up and memory",
+    "start": "Startup and memory",
 }
 
 
-def about() -> str:
-    """Return what this was measured on."""
+def environment() -> str:
+    """Return a sentence with the versions and the number of cores."""
     packages = ("faststream", "uvicorn", "uvloop", "httptools", "granian", "fastapi", "litestar", "quart")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"Measured with Python {platform.python_version()} on {os.cpu_count()} cores: {versions}."
 
 
 def main() -> None:
-    """Measure, print as it goes, and write the page and the chart when all sections were measured."""
+    """Measure and print each section; a full run also writes the page and the chart."""
     logging.disable(logging.CRITICAL)
     names = sys.argv[1:] or list(SECTIONS)
     if unknown := set(names) - set(SECTIONS):
-        sys.exit(f"There is no section {', '.join(unknown)}: name {', '.join(SECTIONS)}, or none for all.")
+        sys.exit(
+            f"Unknown section: {', '.join(unknown)}. Choose from {', '.join(SECTIONS)}, or omit for all."
+        )
+    if "under_load" in names and shutil.which("wrk") is None:
+        sys.exit("Install wrk, which generates the load: `apt-get install wrk`, or `brew install wrk`.")
     results: dict[str, list[Row]] = {}
     for name in names:
         measure: Callable[[], Awaitable[list[Row]]] = import_module(f"{__package__}.{name}").measure
@@ -41,9 +46,9 @@ def main() -> None:
         results[SECTIONS[name]] = rows = asyncio.run(_awaited(measure()))
         print(table(rows), flush=True)
     if set(names) == set(SECTIONS) and not os.environ.get("QUICK"):
-        PAGE.write_text(page(results, about()), encoding="utf-8")
+        PAGE.write_text(page(results, environment()), encoding="utf-8")
         chart(results, CHART)
-        print(f"\n{PAGE.name} and {CHART.name} are written.")
+        print(f"\nWrote {PAGE.name} and {CHART.name}.")
 
 
 async def _awaited(rows: Awaitable[list[Row]]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The applications that the benchmarks serve; `SERVICE_URL` in the environment says where NATS is."""
+"""The applications that the benchmarks serve, with the NATS server at `SERVICE_URL` in the environment."""
 
 import os
 from typing import Any
@@ -6,45 +6,47 @@ from typing import Any
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from faststream.nats import NatsBroker
 
-from faststream_adapters import FastStreamMiddleware, supervision
-from faststream_adapters.hosting import HostKeywords
+from faststream_adapters import FastStreamMiddleware
+from faststream_adapters._hosting.options import HostKeywords
+from faststream_adapters._lifecycle.managed import managed_broker
 
-from .in_process import TEXT, Apps, bare, bare_body
+from .in_process import TEXT, Apps, bare, bare_ok, bare_with_body
 
 URL = os.environ["SERVICE_URL"]
 TRIVIAL = "/trivial"
 PATHS = HostKeywords(ping_path="/ping", liveness_path="/livez", readiness_path="/readyz")
 
-_body = bare_body(TEXT, b"text/plain")
+_hello = bare_with_body(TEXT, b"text/plain")
 
 
-async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer without a broker and without us: `/hello` with a body, all else with 204."""
+async def bare_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond without a broker or this package, with the same status and body as the service."""
     if scope["type"] == "lifespan":
         while True:
             event = (await receive())["type"]
             await send({"type": f"{event}.complete"})
             if event == "lifespan.shutdown":
                 return
-    await (_body if scope["path"] == "/hello" else bare)(scope, receive, send)
+    apps = {"/hello": _hello, "/livez": bare_ok}
+    await apps.get(scope["path"], bare)(scope, receive, send)
 
 
-def ours() -> ASGIApp:
-    """Return the standalone app, which also tells how often the broker was asked."""
-    app = Apps(URL).ours
+def adapters() -> ASGIApp:
+    """Return the service with this package; `/round-trips` returns how many broker checks it has started."""
+    app = Apps(URL).adapters
     [broker] = app.brokers
-    driver: Any = supervision.run_of(broker).driver
-    send, asked = driver.send, 0
+    driver: Any = managed_broker(broker).driver
+    start_check, checks = driver.start_check, 0
 
-    def counted() -> Any:
-        nonlocal asked
-        asked += 1
-        return send()
+    def counting() -> Any:
+        nonlocal checks
+        checks += 1
+        return start_check()
 
-    driver.send = counted
+    driver.start_check = counting
 
     async def round_trips(scope: Scope, receive: Receive, send: Send) -> None:
-        await bare_body(str(asked).encode(), b"text/plain")(scope, receive, send)
+        await bare_with_body(str(checks).encode(), b"text/plain")(scope, receive, send)
 
     app.mount("/round-trips", round_trips)
     return app
@@ -96,7 +98,7 @@ def quart() -> ASGIApp:
 
 
 def starlette() -> ASGIApp:
-    """Return a Starlette app inside the middleware."""
+    """Return a Starlette app wrapped in the middleware."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -105,8 +107,8 @@ def starlette() -> ASGIApp:
     async def trivial(_: Request) -> Response:
         return Response(status_code=204)
 
-    site = Starlette(routes=[Route(TRIVIAL, trivial)])
-    return FastStreamMiddleware(site, NatsBroker(URL, logger=None), **PATHS)
+    app = Starlette(routes=[Route(TRIVIAL, trivial)])
+    return FastStreamMiddleware(app, NatsBroker(URL, logger=None), **PATHS)
 
 
 async def _nothing() -> None:

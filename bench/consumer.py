@@ -1,15 +1,17 @@
-"""A consumer in a process of its own.
+"""Consume messages in a separate process, and measure them.
 
-Arguments: how it runs (`plain`, `upstream`, `standalone`, `fastapi`, `quart`), NATS's address, the number of
-messages, and the port to serve on. It prints `ready` when it consumes, and in the end the CPU time that it
-took and when the first and the last message came.
+Arguments: the kind of application (`plain`, `upstream`, `standalone`, `fastapi` or `quart`; with two nested
+dependencies of FastAPI `fastapi-depends`, and `peer-depends` for faststream-fastapi), which is also the
+subject; the NATS URL; the number of messages; the port to serve HTTP on. Prints `ready` once it consumes,
+and at the end the CPU time in seconds from the first to the last message, followed by the readings of
+`time.perf_counter` at these two messages.
 """
 
 import asyncio
 import logging
 import sys
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
 import uvloop
@@ -19,8 +21,12 @@ from faststream.nats import NatsBroker
 HOST = "127.0.0.1"
 
 
-class Count:
-    """The handler, which counts, and stops the clock at the last message."""
+class Counter:
+    """Count messages in a handler, and measure the time from the first to the last.
+
+    Args:
+        messages: The number of messages to expect.
+    """
 
     def __init__(self, messages: int) -> None:
         self.messages = messages
@@ -28,7 +34,7 @@ class Count:
         self.done = asyncio.Event()
         self.cpu = self.first = self.last = 0.0
 
-    async def handle(self, number: int) -> None:  # noqa: ARG002 (it is what is consumed)
+    async def handle(self, number: int) -> None:  # noqa: ARG002 (decoding it is part of what is measured)
         """Handle a message."""
         if self.left == self.messages:
             self.cpu, self.first = time.process_time(), time.perf_counter()
@@ -38,51 +44,71 @@ class Count:
             self.done.set()
 
 
-def _app(how: str, broker: NatsBroker) -> Any:
-    if how == "upstream":
+def _with_dependencies(counter: Counter) -> Any:
+    """Return a handler with two nested dependencies of FastAPI."""
+    from fastapi import Depends
+
+    async def inner() -> int:
+        return 1
+
+    async def outer(inner: Annotated[int, Depends(inner)]) -> int:
+        return inner
+
+    async def handle(number: int, value: Annotated[int, Depends(outer)]) -> None:  # noqa: ARG001 (measured)
+        await counter.handle(number)
+
+    return handle
+
+
+def _app(kind: str, broker: NatsBroker) -> Any:
+    if kind == "upstream":
         from faststream.asgi import AsgiFastStream as UpstreamApp
 
-        return UpstreamApp(broker, logger=None, asgi_routes=[("/livez", _answer)])
+        return UpstreamApp(broker, logger=None, asgi_routes=[("/livez", _no_content)])
     from faststream_adapters import AsgiFastStream
 
-    if how == "standalone":
+    if kind == "standalone":
         return AsgiFastStream(broker, logger=None, liveness_path="/livez")
-    if how == "quart":
+    if kind == "quart":
         from quart import Quart
 
         from faststream_adapters.quart import QuartFastStream
 
-        site = Quart("bench")
-        QuartFastStream(broker, app=site, liveness_path="/livez")
-        return site
+        quart_app = Quart("bench")
+        QuartFastStream(broker, app=quart_app, liveness_path="/livez")
+        return quart_app
     from fastapi import FastAPI
 
     from faststream_adapters.fastapi import FastStreamRouter
 
     app = FastAPI()
+    if kind == "peer-depends":
+        from faststream_fastapi import FastStreamAPI
+
+        return FastStreamAPI(broker, application=app)
     app.include_router(FastStreamRouter(broker, liveness_path="/livez"))
     return app
 
 
-async def _answer(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 (the ASGI signature)
+async def _no_content(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 (the ASGI signature)
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def main(how: str, url: str, messages: int, port: int) -> None:
-    """Consume so many messages."""
+async def main(kind: str, url: str, messages: int, port: int) -> None:
+    """Run one kind of application until it has consumed all messages."""
     logging.disable(logging.CRITICAL)
     broker = NatsBroker(url, logger=None)
-    count = Count(messages)
-    broker.subscriber(how)(count.handle)
+    counter = Counter(messages)
+    broker.subscriber(kind)(_with_dependencies(counter) if kind.endswith("-depends") else counter.handle)
 
-    if how == "plain":
+    if kind == "plain":
         app = FastStream(broker, logger=None)
         task = asyncio.create_task(app.run())
         stop = app.exit
     else:
         config = uvicorn.Config(
-            _app(how, broker), HOST, port, loop="uvloop", http="httptools", log_config=None, access_log=False
+            _app(kind, broker), HOST, port, loop="uvloop", http="httptools", log_config=None, access_log=False
         )
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve())
@@ -90,19 +116,19 @@ async def main(how: str, url: str, messages: int, port: int) -> None:
         def stop() -> None:
             server.should_exit = True
 
-    while not (broker.running or task.done()):  # noqa: ASYNC110 (nobody else tells)
+    while not (broker.running or task.done()):  # noqa: ASYNC110 (no event signals it)
         await asyncio.sleep(0.01)
-    # The server knows of the subscriber.
+    # After this round trip the server has registered the subscription.
     await broker.connection.flush()
     print("ready", flush=True)
-    await asyncio.wait((asyncio.create_task(count.done.wait()), task), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((asyncio.create_task(counter.done.wait()), task), return_when=asyncio.FIRST_COMPLETED)
     stop()
     await task
-    print(count.cpu, count.first, count.last)
+    print(counter.cpu, counter.first, counter.last)
 
 
 if __name__ == "__main__":
-    name, address, number, listen = sys.argv[1:]
-    # The same event loop for all.
+    kind, url, messages, port = sys.argv[1:]
+    # All kinds run on the same event loop.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(name, address, int(number), int(listen)))
+        runner.run(main(kind, url, int(messages), int(port)))

@@ -1,4 +1,4 @@
-"""What a message costs in a host app, beside plain FastStream."""
+"""The cost of a message in each host, beside plain FastStream."""
 
 import asyncio
 import contextlib
@@ -9,53 +9,53 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import nats as nats_py
 
-from tests.servers import hold_port
-from tests.servers.nats import NatsServer
+from tests.harness.servers import hold_port
+from tests.harness.servers.nats import NatsServer
 
-from .measure import Contender, Goal, Row, many
+from .measure import Contender, Goal, Row, unless_quick
 from .paced import paced
-from .slices import Slices, in_slices
+from .slices import SlicedProcess, run_in_slices
 from .under_load import ROOT
 
-TURNS = many(8)
-MOST_TURNS = many(24)
-MESSAGES = many(10_000, 500)
+MIN_ROUNDS = unless_quick(8)
+MAX_ROUNDS = unless_quick(24)
+MESSAGES = unless_quick(10_000, 500)
 REQUESTS_PER_SECOND = 100
-_NEVER = 600.0
+_UNTIL_CANCELLED = 600.0
 
 
 class Consumer:
-    """One consumer, which runs in slices of time.
+    """A consumer process that runs in slices of time.
 
     Args:
-        process: Its process.
-        port: The port that it serves on.
+        process: The process.
+        port: The port that it serves HTTP on.
     """
 
     def __init__(self, process: Process, port: int) -> None:
         self.port = port
-        self.slices = Slices(process)
+        self.sliced = SlicedProcess(process)
         self.cpu = self.seconds = 0.0
 
-    async def read(self) -> None:
-        """Note what it has told in the end."""
-        output = (await self.slices.process.communicate())[0]
+    async def read_results(self) -> None:
+        """Wait for the process to end, and set `cpu` and `seconds` from its output."""
+        output = (await self.sliced.process.communicate())[0]
         cpu, first, last = map(float, output.split())
-        self.cpu, self.seconds = cpu, self.slices.seconds(first, last)
+        self.cpu, self.seconds = cpu, self.sliced.seconds(first, last)
 
 
 @asynccontextmanager
-async def consumer(url: str, how: str) -> AsyncIterator[Consumer]:
-    """Start a consumer; it is stopped when it is ready, until it is its turn."""
+async def consumer(url: str, kind: str) -> AsyncIterator[Consumer]:
+    """Start a consumer, wait until it is ready, and yield it stopped, before its first slice."""
     port, held = hold_port()
-    arguments = (how, url, str(MESSAGES), str(port))
+    arguments = (kind, url, str(MESSAGES), str(port))
     process = await create_subprocess_exec(
         sys.executable, "-m", "bench.consumer", *arguments, cwd=ROOT, stdout=PIPE
     )
     try:
         output = process.stdout
         if output is None or await output.readline() != b"ready\n":
-            raise RuntimeError(f"The consumer {how} has not become ready.")
+            raise RuntimeError(f"The consumer {kind!r} did not start.")
         yield Consumer(process, port)
     finally:
         if process.returncode is None:
@@ -66,9 +66,9 @@ async def consumer(url: str, how: str) -> AsyncIterator[Consumer]:
 
 
 @asynccontextmanager
-async def requests(port: int) -> AsyncIterator[None]:
-    """Make requests, so many in a second of the server's own time, until it ends."""
-    load = asyncio.create_task(paced(port, "/livez", 1 / REQUESTS_PER_SECOND, 0.0, _NEVER))
+async def background_requests(port: int) -> AsyncIterator[None]:
+    """Send `REQUESTS_PER_SECOND` until exit; the requests due while the server is stopped are skipped."""
+    load = asyncio.create_task(paced(port, "/livez", 1 / REQUESTS_PER_SECOND, 0.0, _UNTIL_CANCELLED))
     try:
         yield
     finally:
@@ -77,59 +77,70 @@ async def requests(port: int) -> AsyncIterator[None]:
             await load
 
 
-async def consumed(url: str, hows: Mapping[Contender, str], *, beside: bool) -> dict[Contender, Consumer]:
-    """Have each way of consuming consume as many messages, side by side.
+async def consume_side_by_side(
+    url: str, kinds: Mapping[Contender, str], *, with_requests: bool
+) -> dict[Contender, Consumer]:
+    """Let each contender consume `MESSAGES` messages, in alternating slices.
 
     Args:
-        url: The server's.
-        hows: Who consumes, and how.
-        beside: Whether requests are made of those that serve any.
+        url: The URL of the NATS server.
+        kinds: The kind of application that each contender runs.
+        with_requests: Whether to send HTTP requests meanwhile, to those that serve HTTP.
     """
     async with AsyncExitStack() as stack:
-        consumers = {name: await stack.enter_async_context(consumer(url, how)) for name, how in hows.items()}
+        consumers = {
+            name: await stack.enter_async_context(consumer(url, kind)) for name, kind in kinds.items()
+        }
         client = await nats_py.connect(url)
         headers = {"content-type": "application/json"}
-        for how in hows.values():
+        for kind in kinds.values():
             for number in range(MESSAGES):
-                await client.publish(how, str(number).encode(), headers=headers)
+                await client.publish(kind, str(number).encode(), headers=headers)
         await client.close()
         for name, each in consumers.items():
-            if beside and hows[name] != "plain":
-                await stack.enter_async_context(requests(each.port))
-        await in_slices([each.slices for each in consumers.values()])
+            if with_requests and kinds[name] != "plain":
+                await stack.enter_async_context(background_requests(each.port))
+        await run_in_slices([each.sliced for each in consumers.values()])
         for each in consumers.values():
-            await each.read()
+            await each.read_results()
     return consumers
 
 
 async def measure() -> list[Row]:
     """Measure all hosts."""
-    goal = (Goal("bare", most=1.03),)
+    goal = (Goal("bare", at_most=1.03),)
+    standalone: dict[Contender, str] = {"bare": "plain", "upstream": "upstream", "adapters": "standalone"}
+    in_fastapi: dict[Contender, str] = {"bare": "plain", "adapters": "fastapi"}
+    with_dependencies: dict[Contender, str] = {
+        "bare": "plain",
+        "upstream": "peer-depends",
+        "adapters": "fastapi-depends",
+    }
+    cheaper = (Goal("upstream", at_most=0.8),)
+    in_quart: dict[Contender, str] = {"bare": "plain", "adapters": "quart"}
+    with_requests = f"with {REQUESTS_PER_SECOND} requests per second (bare: none)"
     rows: list[Row] = []
     with NatsServer() as server:
-        for what, hows, goals, beside in (
-            ("standalone", {"bare": "plain", "upstream": "upstream", "ours": "standalone"}, goal, False),
-            ("in FastAPI", {"bare": "plain", "ours": "fastapi"}, goal, False),
-            ("in Quart, each in the app's context", {"bare": "plain", "ours": "quart"}, (), False),
+        for where, kinds, goals, requests in (
+            ("standalone", standalone, goal, False),
+            ("in FastAPI", in_fastapi, goal, False),
             (
-                f"standalone, {REQUESTS_PER_SECOND} requests a second beside it (bare: none)",
-                {"bare": "plain", "upstream": "upstream", "ours": "standalone"},
-                (),
-                True,
+                "with two nested FastAPI dependencies (bare: none; upstream: faststream-fastapi)",
+                with_dependencies,
+                cheaper,
+                False,
             ),
-            (
-                f"in FastAPI, {REQUESTS_PER_SECOND} requests a second beside it (bare: none)",
-                {"bare": "plain", "ours": "fastapi"},
-                (),
-                True,
-            ),
+            ("in Quart, in the app context", in_quart, (), False),
+            (f"standalone, {with_requests}", standalone, (), True),
+            (f"in FastAPI, {with_requests}", in_fastapi, (), True),
         ):
-            cost = Row(f"a message, {what}", "µs of CPU", goals)
-            rate = Row(f"the same, {what}", "messages/s")
-            for turn in range(MOST_TURNS):
-                if not cost.wanted(turn, TURNS):
+            cost = Row(f"one message, {where}", "µs of CPU", goals)
+            rate = Row(f"throughput, {where}", "messages/s")
+            for number in range(MAX_ROUNDS):
+                if not cost.needs_round(number, MIN_ROUNDS):
                     break
-                for name, each in (await consumed(server.url, hows, beside=beside)).items():  # type: ignore[arg-type]  # the names are contenders
+                consumers = await consume_side_by_side(server.url, kinds, with_requests=requests)
+                for name, each in consumers.items():
                     cost.add(name, each.cpu / MESSAGES * 1e6)
                     rate.add(name, MESSAGES / each.seconds)
             rows += [cost, rate]

@@ -1,4 +1,4 @@
-"""What a request costs in the process that answers it, without a server."""
+"""The cost of a request in the process that handles it, without a server."""
 
 import asyncio
 import gc
@@ -15,30 +15,30 @@ from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from faststream.nats import NatsBroker
 
 from faststream_adapters import AsgiFastStream, AsgiResponse, Query, get, make_ping_asgi, make_readiness_asgi
-from tests.servers.nats import NatsServer
+from tests.harness.servers.nats import NatsServer
 
-from .measure import Case, Contender, Goal, Row, in_turns, many, one_by_one
+from .measure import Case, Contender, Goal, Row, measure_in_rounds, sequential, unless_quick
 
-TURNS = many(30)
-MOST_TURNS = many(300)
+MIN_ROUNDS = unless_quick(30)
+MAX_ROUNDS = unless_quick(300)
 SECONDS = 0.003
-"""How long a contender's turn lasts: less than the noise of the machine takes to change."""
-AT_ONCE = 100
+"""The time for each contender in a round: shorter than the intervals in which the machine's noise changes."""
+CONCURRENT = 100
 
 HEADERS = [(b"host", b"service:8000"), (b"user-agent", b"kube-probe/1.33"), (b"accept", b"*/*")]
 TEXT = b"hello"
 
-Once = Callable[[], Awaitable[None]]
+Call = Callable[[], Awaitable[None]]
 
 
 async def bare(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (the ASGI signature)
-    """Answer 204 as an app does that knows nothing else."""
+    """Respond with 204 to every request."""
     await send({"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]})
     await send({"type": "http.response.body", "body": b""})
 
 
-def bare_body(body: bytes, content_type: bytes) -> ASGIApp:
-    """Return a bare app that answers with this body."""
+def bare_with_body(body: bytes, content_type: bytes) -> ASGIApp:
+    """Return a bare app that responds with a body."""
     headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (the ASGI signature)
@@ -46,6 +46,10 @@ def bare_body(body: bytes, content_type: bytes) -> ASGIApp:
         await send({"type": "http.response.body", "body": body})
 
     return app
+
+
+bare_ok = bare_with_body(b"ok", b"text/plain; charset=utf-8")
+"""Responds as a probe does that is well."""
 
 
 async def _receive() -> Message:
@@ -56,8 +60,8 @@ async def _send(message: Message) -> None:
     pass
 
 
-def request(app: ASGIApp, path: str, *headers: tuple[bytes, bytes]) -> Once:
-    """Return what makes one request, with a scope of its own as a server makes it."""
+def requester(app: ASGIApp, path: str, *headers: tuple[bytes, bytes]) -> Call:
+    """Return a function that sends a request to an app, with a new scope each time, as a server does."""
     scope: Scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -74,53 +78,53 @@ def request(app: ASGIApp, path: str, *headers: tuple[bytes, bytes]) -> Once:
         "state": {},
     }
 
-    async def once() -> None:
+    async def call() -> None:
         await app(dict(scope), _receive, _send)
 
-    return once
+    return call
 
 
-class Calls:
-    """Calls one after the other, as many as fit into a turn.
+class TimedCalls:
+    """Call a function repeatedly, and measure the time per call.
 
     Args:
-        once: Makes one call.
-        seconds: How long a turn lasts.
+        call: The function.
+        seconds: How long to call it in each round. The first round determines the number of calls.
     """
 
-    def __init__(self, once: Once, seconds: float = SECONDS) -> None:
-        self.once = once
+    def __init__(self, call: Call, seconds: float = SECONDS) -> None:
+        self.call = call
         self._seconds = seconds
-        self._times = 0
+        self._count = 0
 
     async def __call__(self) -> float:
-        """Return the microseconds that a call takes."""
-        if not self._times:
-            # The first one makes what the others find ready.
-            await self.once()
-            self._times = max(int(self._seconds * 1e6 / await self._timed(5)), 1)
-        return await self._timed(self._times)
+        """Return the microseconds per call."""
+        if not self._count:
+            # The first call fills caches, and is not measured.
+            await self.call()
+            self._count = max(int(self._seconds * 1e6 / await self._measure(5)), 1)
+        return await self._measure(self._count)
 
-    async def _timed(self, times: int) -> float:
+    async def _measure(self, count: int) -> float:
         start = time.perf_counter()
-        for _ in range(times):
-            await self.once()
-        return (time.perf_counter() - start) / times * 1e6
+        for _ in range(count):
+            await self.call()
+        return (time.perf_counter() - start) / count * 1e6
 
 
-def at_once(once: Once) -> Once:
-    """Return what makes many calls at once."""
+def concurrently(call: Call) -> Call:
+    """Return a function that makes `CONCURRENT` calls at once, in a task each."""
 
-    async def all_of_them() -> None:
+    async def call_all() -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(once())  # type: ignore[arg-type]  # a coroutine function's result
+            for _ in range(CONCURRENT):
+                group.create_task(call())  # type: ignore[arg-type]  # a coroutine function's result
 
-    return all_of_them
+    return call_all
 
 
-async def sent_by(app: ASGIApp, path: str) -> list[Message]:
-    """Return what an app sends in answer to one request."""
+async def response_messages(app: ASGIApp, path: str) -> list[Message]:
+    """Return the ASGI messages that an app sends in response to a request."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -132,15 +136,20 @@ async def sent_by(app: ASGIApp, path: str) -> list[Message]:
 
 
 class Apps:
-    """The same service twice: with `faststream.asgi` and with this package, each with its own broker."""
+    """The same service twice, with this package and with `faststream.asgi`, each with its own broker.
+
+    Args:
+        url: The URL of the NATS server.
+        ttl: How long the endpoints whose path ends with `-ttl` cache their result, in seconds.
+    """
 
     def __init__(self, url: str, *, ttl: float = 1.0) -> None:
-        ours, upstream = NatsBroker(url, logger=None), NatsBroker(url, logger=None)
-        for broker in (ours, upstream):
-            broker.subscriber("orders")(_handle)
+        broker, upstream_broker = NatsBroker(url, logger=None), NatsBroker(url, logger=None)
+        for each in (broker, upstream_broker):
+            each.subscriber("orders")(_handle)
 
         @get
-        async def hello(scope: Scope) -> AsgiResponse:  # noqa: ARG001 (what a handler may take)
+        async def hello(scope: Scope) -> AsgiResponse:  # noqa: ARG001 (the parameter of a handler)
             return AsgiResponse(TEXT)
 
         @get
@@ -155,8 +164,8 @@ class Apps:
         async def upstream_injected(name: str = UpstreamQuery(default="")) -> UpstreamResponse:  # noqa: ARG001 (as above)
             return UpstreamResponse(TEXT)
 
-        self.ours = AsgiFastStream(
-            ours,
+        self.adapters = AsgiFastStream(
+            broker,
             ping_path="/ping",
             liveness_path="/livez",
             readiness_path="/readyz",
@@ -168,15 +177,15 @@ class Apps:
                 ("/injected", injected),
             ],
         )
-        lifespan = self.ours.broker_lifespan
-        self.ours.mount("/ping-ttl", make_ping_asgi(lifespan, ttl=ttl))
-        self.ours.mount("/readyz-ttl", make_readiness_asgi(lifespan, ttl=ttl))
+        lifespan = self.adapters.broker_lifespan
+        self.adapters.mount("/ping-ttl", make_ping_asgi(lifespan, ttl=ttl))
+        self.adapters.mount("/readyz-ttl", make_readiness_asgi(lifespan, ttl=ttl))
         self.upstream = UpstreamApp(
-            upstream,
+            upstream_broker,
             asyncapi_path="/docs",
             logger=None,
             asgi_routes=[
-                ("/ping", make_upstream_ping(upstream, timeout=0.9)),
+                ("/ping", make_upstream_ping(upstream_broker, timeout=0.9)),
                 ("/hello", upstream_hello),
                 ("/injected", upstream_injected),
             ],
@@ -184,8 +193,8 @@ class Apps:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run both."""
-        async with self.ours.start_lifespan_context(), self.upstream.start_lifespan_context():
+        """Run the lifespans of both apps."""
+        async with self.adapters.start_lifespan_context(), self.upstream.start_lifespan_context():
             yield
 
 
@@ -193,114 +202,116 @@ async def _handle(message: str) -> None:
     pass
 
 
-def with_routes(count: int) -> ASGIApp:
-    """Return an app of ours with so many routes; the one that is asked for is the last."""
+def app_with_routes(count: int) -> ASGIApp:
+    """Return an app of this package with a number of routes."""
 
     @get
-    async def hello(scope: Scope) -> AsgiResponse:  # noqa: ARG001 (what a handler may take)
+    async def hello(scope: Scope) -> AsgiResponse:  # noqa: ARG001 (the parameter of a handler)
         return AsgiResponse(TEXT)
 
     return AsgiFastStream(logger=None, asgi_routes=[(f"/route-{number}", hello) for number in range(count)])
 
 
-def _shared(apps: Apps, loop: str) -> Case:
-    """Return the case of many who ask at once, on an event loop of this name."""
-    goal = Goal("upstream", most=1 / 5)
-    row = Row(f"{AT_ONCE} pings at once, which share a round trip, on {loop}", "µs", (goal,))
-    contenders: dict[Contender, ASGIApp] = {"bare": bare, "upstream": apps.upstream, "ours": apps.ours}
-    # Longer turns: a server that was idle takes some time to wake up.
-    runs = {name: Calls(at_once(request(app, "/ping")), 10 * SECONDS) for name, app in contenders.items()}
-    return row, one_by_one(runs)
+def _concurrent_pings(apps: Apps, loop: str) -> Case:
+    goal = Goal("upstream", at_most=1 / 5)
+    row = Row(f"{CONCURRENT} concurrent pings sharing a round trip, on {loop}", "µs", (goal,))
+    contenders: dict[Contender, ASGIApp] = {
+        "bare": bare,
+        "upstream": apps.upstream,
+        "adapters": apps.adapters,
+    }
+    # More time per round, because a NATS server that was idle takes some time to wake up.
+    runs = {
+        name: TimedCalls(concurrently(requester(app, "/ping")), 10 * SECONDS)
+        for name, app in contenders.items()
+    }
+    return row, sequential(runs)
 
 
 async def _cases(apps: Apps) -> AsyncIterator[Case]:
-    ours, upstream = apps.ours, apps.upstream
-
     def case(
         what: str,
         path: str,
         *goals: Goal,
         bare: ASGIApp = bare,
         headers: tuple[tuple[bytes, bytes], ...] = (),
-        beside: bool = False,
-        like: str | None = None,
+        upstream_path: str | None = None,
     ) -> Case:
-        apps: dict[Contender, ASGIApp] = {"bare": bare, "ours": ours}
-        if beside:
-            apps["upstream"] = upstream
-        runs = {
-            name: Calls(request(app, like if like and name == "upstream" else path, *headers))
-            for name, app in apps.items()
+        calls: dict[Contender, Call] = {
+            "bare": requester(bare, path, *headers),
+            "adapters": requester(apps.adapters, path, *headers),
         }
-        return Row(what, "µs", goals), one_by_one(runs)
+        if upstream_path:
+            calls["upstream"] = requester(apps.upstream, upstream_path, *headers)
+        return Row(what, "µs", goals), sequential({name: TimedCalls(call) for name, call in calls.items()})
 
-    up_ping = {"beside": True, "like": "/ping"}
-    cheap = Goal("bare", most=4)
-    yield case("liveness", "/livez", cheap)
-    yield case("startup", "/startupz", cheap)
-    yield case("readiness, cached by `ttl`", "/readyz-ttl", cheap)
-    yield case("readiness, a round trip each", "/readyz")
-    yield case("ping, cached by `ttl`", "/ping-ttl", cheap, **up_ping)  # type: ignore[arg-type]  # two keywords in one
-    yield case("ping, a round trip each", "/ping", **up_ping)  # type: ignore[arg-type]  # as above
-    yield _shared(apps, "asyncio")
+    cheap = Goal("bare", at_most=4)
+    yield case("liveness", "/livez", cheap, bare=bare_ok)
+    yield case("startup", "/startupz", cheap, bare=bare_ok)
+    yield case("readiness, cached by `ttl`", "/readyz-ttl", cheap, bare=bare_ok)
+    yield case("readiness, one round trip each", "/readyz", bare=bare_ok)
+    yield case("ping, cached by `ttl`", "/ping-ttl", cheap, upstream_path="/ping")
+    yield case("ping, one round trip each", "/ping", upstream_path="/ping")
+    yield _concurrent_pings(apps, "asyncio")
     yield case(
         "`@get` without injection",
         "/hello",
-        Goal("bare", most=5),
-        bare=bare_body(TEXT, b"text/plain"),
-        beside=True,
+        Goal("bare", at_most=5),
+        bare=bare_with_body(TEXT, b"text/plain"),
+        upstream_path="/hello",
     )
     yield case(
         "`@get` with injection",
         "/injected",
-        Goal("upstream", most=1),
-        bare=bare_body(TEXT, b"text/plain"),
-        beside=True,
+        Goal("upstream", at_most=1),
+        bare=bare_with_body(TEXT, b"text/plain"),
+        upstream_path="/injected",
     )
     for what, path in (("docs page", "/docs"), ("document as JSON", "/docs.json")):
-        body = (await sent_by(ours, path))[-1]["body"]
-        yield case(what, path, Goal("bare", most=6), bare=bare_body(body, b"text/html"), beside=True)
-    start, _ = await sent_by(ours, "/docs.json")
+        body = (await response_messages(apps.adapters, path))[-1]["body"]
+        same_body = bare_with_body(body, b"text/html")
+        yield case(what, path, Goal("bare", at_most=6), bare=same_body, upstream_path=path)
+    start, _ = await response_messages(apps.adapters, "/docs.json")
     etag = dict(start["headers"])[b"etag"]
     yield case(
         "document as JSON, not modified (304)",
         "/docs.json",
-        Goal("bare", most=6),
+        Goal("bare", at_most=6),
         headers=((b"if-none-match", etag),),
     )
-    few = request(with_routes(1), "/route-0")
-    for count, goals in ((10, ()), (100, (Goal("bare", most=1.2),))):
-        last = request(with_routes(count), f"/route-{count - 1}")
+    only_route = requester(app_with_routes(1), "/route-0")
+    for count, goals in ((10, ()), (100, (Goal("bare", at_most=1.2),))):
+        last_route = requester(app_with_routes(count), f"/route-{count - 1}")
         yield (
-            Row(f"{count} routes (bare: one route of ours)", "µs", goals),
-            one_by_one({"bare": Calls(few), "ours": Calls(last)}),
+            Row(f"the last of {count} routes (bare: an app of this package with one route)", "µs", goals),
+            sequential({"bare": TimedCalls(only_route), "adapters": TimedCalls(last_route)}),
         )
 
 
-async def _measured(url: str, cases: Callable[[Apps], AsyncIterator[Case]]) -> list[Row]:
-    # No cached answer may run out while it is measured.
+async def _cases_on_uvloop(apps: Apps) -> AsyncIterator[Case]:
+    yield _concurrent_pings(apps, "uvloop")
+
+
+async def _measure_cases(url: str, make_cases: Callable[[Apps], AsyncIterator[Case]]) -> list[Row]:
+    # Cached results must not expire while they are measured.
     apps = Apps(url, ttl=600.0)
     async with apps.running():
-        found = [case async for case in cases(apps)]
-        # What is there already is not looked through again and again.
+        cases = [case async for case in make_cases(apps)]
+        # Keep the garbage collector from scanning the existing objects during the measurements.
         gc.collect()
         gc.freeze()
         try:
-            return await in_turns(found, TURNS, MOST_TURNS)
+            return await measure_in_rounds(cases, MIN_ROUNDS, MAX_ROUNDS)
         finally:
             gc.unfreeze()
 
 
-async def _cases_on_uvloop(apps: Apps) -> AsyncIterator[Case]:
-    yield _shared(apps, "uvloop")
-
-
 async def measure() -> list[Row]:
-    """Measure all of it, in this process."""
+    """Measure all requests, in this process."""
     import uvloop
 
     with NatsServer() as server:
-        rows = await _measured(server.url, _cases)
-        # In another thread, while this one's event loop has nothing to do.
-        rows += await asyncio.to_thread(uvloop.run, _measured(server.url, _cases_on_uvloop))
+        rows = await _measure_cases(server.url, _cases)
+        # In another thread: this one's event loop is running, but has nothing to do meanwhile.
+        rows += await asyncio.to_thread(uvloop.run, _measure_cases(server.url, _cases_on_uvloop))
     return rows

@@ -1,4 +1,8 @@
-"""How things are measured: side by side, turn by turn, and told as ratios."""
+"""Measure contenders side by side, in rounds, and compare them by the ratio of their values.
+
+A round measures every contender once, in short succession or alternately, so that the noise of the machine
+affects all of them alike.
+"""
 
 import math
 import os
@@ -7,71 +11,76 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Contender = Literal["bare", "upstream", "ours"]
-"""A bare ASGI app (or the host's own route, or FastStream alone), `faststream.asgi`, this package."""
+Contender = Literal["bare", "upstream", "adapters"]
+"""A bare ASGI app (or the host's own route, or FastStream alone), `faststream.asgi`, and this package."""
 
 PRECISION = 0.01
-"""The standard error of a ratio, as a share of it, with which it is known well enough."""
+"""The relative standard error at which a ratio needs no more rounds."""
 
-Verdict = Literal["met", "missed", "open"]
-"""Open is what lies so near to the goal that another run can say otherwise."""
+Verdict = Literal["met", "missed", "inconclusive"]
+"""Inconclusive: so near to the goal that another run may decide differently."""
 
-NEAR = 2.5
-"""So many standard errors are near; turns end where the error happens to be small, so that it is more."""
+MARGIN = 2.5
+"""Within this many standard errors of its goal, a ratio is inconclusive.
 
-LEAST = 16
-"""So many turns it takes at least to know a ratio that has a goal, and its error."""
+Rounds end when the estimated error happens to be small, so the true error tends to be larger.
+"""
+
+MIN_ROUNDS_WITH_GOAL = 16
+"""The minimum for a ratio with a goal: fewer rounds do not give a reliable standard error."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What the ratio of our value to another one's has to be.
+    """A bound for the ratio of this package's value to another contender's.
 
     Args:
-        than: Whose value ours is compared with.
-        most: The ratio may be this at most.
-        least: The ratio has to be this at least.
+        baseline: The contender to compare with.
+        at_most: The upper bound of the ratio.
+        at_least: The lower bound of the ratio.
     """
 
-    than: Contender
-    most: float | None = None
-    least: float | None = None
+    baseline: Contender
+    at_most: float | None = None
+    at_least: float | None = None
 
-    def known(self, row: "Row") -> bool:
-        """Return whether more turns would say the same."""
-        return row.error(self.than) <= PRECISION or self.verdict(row, 2 * NEAR) != "open"
+    def is_settled(self, row: "Row") -> bool:
+        """Return whether the ratio is known to `PRECISION`, or is twice `MARGIN` away from the goal."""
+        precise = row.standard_error(self.baseline) <= PRECISION
+        return precise or self.verdict(row, 2 * MARGIN) != "inconclusive"
 
-    def verdict(self, row: "Row", near: float = NEAR) -> Verdict:
-        """Return whether the row's ratio is as it should be.
+    def verdict(self, row: "Row", margin: float = MARGIN) -> Verdict:
+        """Compare the row's ratio with the goal.
 
         Args:
-            row: The row.
-            near: How many times its standard error it has to be away from the goal.
+            row: The measurements.
+            margin: How many standard errors the ratio has to be away from the goal.
         """
-        ratio, error = row.ratio(self.than), near * row.error(self.than)
-        limits = [ratio / self.most] if self.most is not None else []
-        limits += [self.least / ratio] if self.least is not None else []
-        if any(abs(limit - 1) < error for limit in limits):
-            return "open"
-        return "met" if all(limit <= 1 for limit in limits) else "missed"
+        ratio, error = row.ratio(self.baseline), margin * row.standard_error(self.baseline)
+        # Relative to each bound: above 1 it is violated.
+        relative = [ratio / self.at_most] if self.at_most is not None else []
+        relative += [self.at_least / ratio] if self.at_least is not None else []
+        if any(abs(value - 1) < error for value in relative):
+            return "inconclusive"
+        return "met" if all(value <= 1 for value in relative) else "missed"
 
     def __str__(self) -> str:
-        limits = [f"at most {self.most:g}"] if self.most is not None else []
-        limits += [f"at least {self.least:g}"] if self.least is not None else []
-        return f"{' and '.join(limits)} x {self.than}"
+        bounds = [f"at most {self.at_most:g}"] if self.at_most is not None else []
+        bounds += [f"at least {self.at_least:g}"] if self.at_least is not None else []
+        return f"{' and '.join(bounds)} x {self.baseline}"
 
 
 @dataclass
 class Row:
-    """What was measured of one thing.
+    """The measurements of one operation: a row of the table.
 
     Args:
-        what: What was done.
+        what: The operation.
         unit: The unit of the values.
-        goals: What the ratios have to be.
-        limit: What our own value may be at most, where no other is compared.
-        values: The values of every contender, one for each turn.
-        note: What else was seen.
+        goals: The bounds for the ratios.
+        limit: The upper bound for this package's value itself, in `unit`.
+        values: The values of each contender, one per round.
+        note: Further observations, shown beside the operation.
     """
 
     what: str
@@ -82,94 +91,103 @@ class Row:
     note: str = ""
 
     def add(self, contender: Contender, value: float) -> None:
-        """Add the value of one turn."""
+        """Add a contender's value of one round."""
         self.values.setdefault(contender, []).append(value)
 
     def median(self, contender: Contender) -> float:
-        """Return the median of all turns."""
+        """Return the median over all rounds."""
         return statistics.median(self.values[contender])
 
     def spread(self, contender: Contender) -> float:
-        """Return half of how far the middle half of the values lies apart, as a share of their median."""
-        return _middle_half(self.values[contender]) / 2 / (self.median(contender) or 1)
+        """Return half the interquartile range, relative to the median."""
+        return _interquartile_range(self.values[contender]) / 2 / (self.median(contender) or 1)
 
-    def ratios(self, than: Contender, of: Contender = "ours") -> list[float]:
-        """Return one's value as a multiple of another one's, turn by turn: both had the same noise."""
-        return [mine / theirs for mine, theirs in zip(self.values[of], self.values[than], strict=True)]
+    def ratios(self, baseline: Contender, contender: Contender = "adapters") -> list[float]:
+        """Return a contender's value as a multiple of the baseline's, for each round.
 
-    def ratio(self, than: Contender, of: Contender = "ours") -> float:
-        """Return the median of these ratios."""
-        return statistics.median(self.ratios(than, of))
+        Both values of a round were measured under the same noise.
+        """
+        pairs = zip(self.values[contender], self.values[baseline], strict=True)
+        return [value / base for value, base in pairs]
 
-    def error(self, than: Contender) -> float:
-        """Return the standard error of the median of our ratios, as a share of it; one turn tells nothing."""
-        ratios = self.ratios(than)
+    def ratio(self, baseline: Contender, contender: Contender = "adapters") -> float:
+        """Return the median of the ratios."""
+        return statistics.median(self.ratios(baseline, contender))
+
+    def standard_error(self, baseline: Contender) -> float:
+        """Return the relative standard error of this package's median ratio, infinite after one round."""
+        ratios = self.ratios(baseline)
         if len(ratios) < 2:  # noqa: PLR2004 (one value has no spread)
             return math.inf
-        # Of values that are spread like a bell, which the middle half shows whatever the outliers are.
-        deviation = _middle_half(ratios) / 1.349
+        # Derived from the interquartile range, which outliers do not affect. In a normal distribution it is
+        # 1.349 standard deviations, and the standard error of the median is 1.253 times that of the mean.
+        deviation = _interquartile_range(ratios) / 1.349
         return 1.253 * deviation / math.sqrt(len(ratios)) / statistics.median(ratios)
 
-    def wanted(self, turn: int, least: int) -> bool:
-        """Return whether a turn is to be measured, where this many are the least: a goal needs more."""
-        if turn < least or not self.goals:
-            return turn < least
-        return turn < LEAST or not all(goal.known(self) for goal in self.goals)
+    def needs_round(self, number: int, minimum: int) -> bool:
+        """Return whether to measure a round.
+
+        Args:
+            number: The number of the round; the first one is 0.
+            minimum: The number of rounds to measure at least. Goals may need more.
+        """
+        if number < minimum or not self.goals:
+            return number < minimum
+        return number < MIN_ROUNDS_WITH_GOAL or not all(goal.is_settled(self) for goal in self.goals)
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether all goals are met; None where there is none."""
+        """The worst verdict on the goals and the limit; None without any."""
         verdicts = [goal.verdict(self) for goal in self.goals]
         if self.limit is not None:
-            verdicts.append("met" if self.median("ours") <= self.limit else "missed")
+            verdicts.append("met" if self.median("adapters") <= self.limit else "missed")
         return next((verdict for verdict in _WORST_FIRST if verdict in verdicts), None)
 
 
-_WORST_FIRST: tuple[Verdict, ...] = ("missed", "open", "met")
+_WORST_FIRST: tuple[Verdict, ...] = ("missed", "inconclusive", "met")
 
 
-def _middle_half(values: list[float]) -> float:
-    """Return how far the middle half of the values lies apart."""
+def _interquartile_range(values: list[float]) -> float:
     if len(values) < 2:  # noqa: PLR2004 (one value has no spread)
         return 0.0
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return high - low
 
 
-Turn = Callable[[], Awaitable[Mapping[Contender, float]]]
-"""Measures every contender once."""
+Round = Callable[[], Awaitable[Mapping[Contender, float]]]
+"""Measures every contender once, and returns their values."""
 
-Case = tuple[Row, Turn]
+Case = tuple[Row, Round]
 
 
-def one_by_one(runs: Mapping[Contender, Callable[[], Awaitable[float]]]) -> Turn:
-    """Return what measures one contender after the other."""
+def sequential(runs: Mapping[Contender, Callable[[], Awaitable[float]]]) -> Round:
+    """Return a round that measures the contenders one after the other."""
 
-    async def turn() -> dict[Contender, float]:
+    async def measure_round() -> dict[Contender, float]:
         return {contender: await run() for contender, run in runs.items()}
 
-    return turn
+    return measure_round
 
 
-async def in_turns(cases: Iterable[Case], least: int, most: int) -> list[Row]:
-    """Measure every case again and again.
+async def measure_in_rounds(cases: Iterable[Case], minimum: int, maximum: int) -> list[Row]:
+    """Measure all cases, round by round.
 
     Args:
         cases: The cases.
-        least: So many turns each.
-        most: No more turns, although a ratio is not known with precision yet.
+        minimum: The number of rounds to measure at least.
+        maximum: The number of rounds after which a case ends even if its goals are not settled.
     """
     cases = list(cases)
-    for turn in range(many(-1, 0), most):
-        for row, run in cases:
-            if row.wanted(turn, least):
-                values = await run()
-                # The first turn only warms up.
-                for contender, value in values.items() if turn >= 0 else ():
+    # Round -1 warms up, and is not recorded. A quick run has no warm-up.
+    for number in range(unless_quick(-1, 0), maximum):
+        for row, measure_round in cases:
+            if row.needs_round(number, minimum):
+                values = await measure_round()
+                for contender, value in values.items() if number >= 0 else ():
                     row.add(contender, value)
     return [row for row, _ in cases]
 
 
-def many(number: int, few: int = 1) -> int:
-    """Return how many there are to be: few in a run that is only to show that all works (`QUICK=1`)."""
-    return few if os.environ.get("QUICK") else number
+def unless_quick(number: int, quick: int = 1) -> int:
+    """Return `number`, or `quick` in a run that only shows that everything works (`QUICK=1`)."""
+    return quick if os.environ.get("QUICK") else number

@@ -1,4 +1,4 @@
-"""The table, on the terminal and as Markdown, and the chart."""
+"""Write the results: tables in Markdown, the page docs/benchmarks.md, and its chart."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,18 +15,33 @@ CHART = DOCS / "benchmarks.svg"
 _INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures all of this side by side in one run, and writes this page; do not edit it by hand. Each
-value is the median of several turns. In a turn the contenders alternate: every few milliseconds where they
-are in one process, every tenth of a second where they are processes under load, the others being stopped
-meanwhile; a storm and the quiet that it is compared with take some seconds each. After ± is half of the
-spread of the middle half. The ratios are what counts: absolute times are those of one machine in a certain
-hour. A ratio is the median of the ratios of each turn, and after ± is its standard error. Where there is a
-goal, turns go on until that is 1 %, or the ratio is far from the goal, or there were enough; a goal is
-"open" where the ratio is nearer to it than 2.5 times its error. **Bare** is an ASGI app that does nothing
-but answer, in a host the host's own trivial route, and for messages `FastStream(broker).run()`."""
+`make bench` measures everything on this page side by side in one run, and writes the page; do not edit it by
+hand.
 
-_HEADINGS = ("What", "Unit", "Bare", "`faststream.asgi`", "Ours", "Ours ÷ bare", "Ours ÷ upstream", "Goal")
-_MARKS: dict["Verdict", str] = {"met": " ✓", "missed": " ✗ missed", "open": " ~ open"}
+Each value is the median of several rounds, and ± is half the interquartile range. Within a round the
+contenders alternate: every few milliseconds inside one process, and every tenth of a second for processes
+under load, while the other processes are stopped. Latencies with and without probes are measured for a few
+seconds each, imports and starts one at a time.
+
+Compare the ratios: absolute times depend on the machine and on what else it does at the time. A ratio is the
+median of the ratios of all rounds, and ± is its standard error. Where there is a goal, the rounds continue
+until the standard error is 1 % or less, the ratio is clearly above or below the goal, or the maximum number
+of rounds is reached. A goal is "inconclusive" if the ratio is within 2.5 standard errors of it.
+
+**Bare** is an ASGI app that only responds. In a host it is a trivial route of that host, and for messages it
+is `FastStream(broker).run()`. **Upstream** is `faststream.asgi`, and **adapters** is this package."""
+
+_HEADINGS = (
+    "Operation",
+    "Unit",
+    "Bare",
+    "`faststream.asgi`",
+    "This package",
+    "Ratio to bare",
+    "Ratio to `faststream.asgi`",
+    "Goal",
+)
+_MARKS: dict["Verdict", str] = {"met": " ✓", "missed": " ✗ missed", "inconclusive": " ~ inconclusive"}
 
 
 def _value(row: "Row", contender: "Contender") -> str:
@@ -35,11 +50,11 @@ def _value(row: "Row", contender: "Contender") -> str:
     return f"{row.median(contender):.4g} ± {row.spread(contender):.0%}"
 
 
-def _ratio(row: "Row", than: "Contender") -> str:
-    if than not in row.values:
+def _ratio(row: "Row", baseline: "Contender") -> str:
+    if baseline not in row.values:
         return ""
-    error = row.error(than)
-    return f"{row.ratio(than):.3g}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
+    error = row.standard_error(baseline)
+    return f"{row.ratio(baseline):.3g}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
 
 
 def _goal(row: "Row") -> str:
@@ -59,7 +74,7 @@ def table(rows: Iterable["Row"]) -> str:
                 row.unit,
                 _value(row, "bare"),
                 _value(row, "upstream"),
-                _value(row, "ours"),
+                _value(row, "adapters"),
                 _ratio(row, "bare"),
                 _ratio(row, "upstream"),
                 _goal(row),
@@ -68,20 +83,25 @@ def table(rows: Iterable["Row"]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def page(sections: Mapping[str, list["Row"]], about: str) -> str:
-    """Return the page with all sections."""
-    parts = [_INTRODUCTION, about, "![Ratios to the bare application](benchmarks.svg)"]
+def page(sections: Mapping[str, list["Row"]], environment: str) -> str:
+    """Return the page.
+
+    Args:
+        sections: The rows of each section, by its title.
+        environment: A sentence that says where they were measured.
+    """
+    parts = [_INTRODUCTION, environment, "![Ratios to the bare application](benchmarks.svg)"]
     for title, rows in sections.items():
         parts += [f"## {title}", table(rows)]
     return "\n\n".join(parts) + "\n"
 
 
 def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
-    """Draw how each row's ratio to bare compares with upstream's."""
+    """Write a bar chart of the ratios to bare, of this package and of `faststream.asgi`, as SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # The same input gives the same file.
+    # The same results produce the same file.
     mpl.rcParams["svg.hashsalt"] = "faststream_adapters"
     rows = [
         (f"{row.what.replace('`', '')} [{row.unit}]", row)
@@ -91,15 +111,17 @@ def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
     ][::-1]
     figure = Figure(figsize=(10, 0.36 * len(rows) + 1.5), layout="constrained")
     axes = figure.subplots()
-    for place, (_, row) in enumerate(rows):
-        axes.barh(place + 0.2, row.ratio("bare"), height=0.38, color="#0b7285", label="faststream_adapters")
+    for position, (_, row) in enumerate(rows):
+        axes.barh(
+            position + 0.2, row.ratio("bare"), height=0.38, color="#0b7285", label="faststream_adapters"
+        )
         if "upstream" in row.values:
-            ratio = row.ratio("bare", of="upstream")
-            axes.barh(place - 0.2, ratio, height=0.38, color="#ced4da", label="faststream.asgi")
+            ratio = row.ratio("bare", "upstream")
+            axes.barh(position - 0.2, ratio, height=0.38, color="#ced4da", label="faststream.asgi")
     axes.axvline(1, color="#495057", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
-    axes.set_xlabel("multiple of bare (times: less is better; requests per second: more is better)")
+    axes.set_xlabel("ratio to bare (times and memory: lower is better; rates: higher is better)")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes.legend(unique.values(), unique.keys(), loc="lower right")

@@ -1,4 +1,4 @@
-"""Processes that run in turn, a tenth of a second each: the noise of a busy machine meets them all alike."""
+"""Run processes alternately, a tenth of a second each, so that the noise of the machine affects all alike."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,13 @@ from collections.abc import Collection
 SECONDS = 0.1
 
 
-class Slices:
-    """The times in which one process ran, while the others were stopped.
+class SlicedProcess:
+    """Stop and continue a process, and record the times in which it ran.
 
     Args:
-        process: The process; it is stopped until its first turn.
-        server: The process group of the server that it makes work for, which runs and stops with it: what it
-            has been asked for and has not answered yet is then not done in the time of another one.
+        process: The process, which is stopped until its first slice.
+        server: The process group of the server under the process's load. It is stopped and continued together
+            with the process, so that it handles no pending requests during another process's slice.
     """
 
     def __init__(self, process: Process, server: int | None = None) -> None:
@@ -31,32 +31,35 @@ class Slices:
         """Whether the process has ended."""
         return self.process.returncode is not None
 
-    async def run(self) -> None:
-        """Let it run for one slice, or until it ends."""
+    async def run_slice(self) -> None:
+        """Run the process for one slice, or until it ends."""
         self._signal_server(signal.SIGCONT)
-        begin = time.perf_counter()
+        start = time.perf_counter()
         self._signal(signal.SIGCONT)
         ended = asyncio.ensure_future(self.process.wait())
         await asyncio.wait((ended,), timeout=SECONDS)
         ended.cancel()
         self._stop()
-        self._times.append((begin, time.perf_counter()))
+        self._times.append((start, time.perf_counter()))
 
     def close(self) -> None:
-        """End it, if it has not ended, and let its server go on."""
+        """Kill the process if it has not ended, and continue its server."""
         self._signal(signal.SIGKILL)
         self._signal_server(signal.SIGCONT)
 
     def seconds(self, since: float = 0.0, until: float = float("inf")) -> float:
-        """Return how long it ran between two moments of `time.perf_counter`, which all processes share."""
-        return sum(max(0.0, min(end, until) - max(begin, since)) for begin, end in self._times)
+        """Return how long the process ran between two readings of `time.perf_counter`.
+
+        They may come from any process: the clock is the same for all of them.
+        """
+        return sum(max(0.0, min(end, until) - max(start, since)) for start, end in self._times)
 
     def _stop(self) -> None:
         self._signal(signal.SIGSTOP)
         self._signal_server(signal.SIGSTOP)
 
     def _signal(self, number: signal.Signals) -> None:
-        # It can have ended without it being known yet.
+        # The process may have ended without the event loop having noticed.
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
@@ -66,17 +69,17 @@ class Slices:
                 os.killpg(self._server, number)
 
 
-async def in_slices(slices: Collection[Slices], seconds: float = 300.0) -> None:
-    """Let processes run in turn until all have ended.
+async def run_in_slices(processes: Collection[SlicedProcess], timeout: float = 300.0) -> None:  # noqa: ASYNC109
+    """Run processes alternately until all have ended.
 
     Args:
-        slices: The processes.
-        seconds: How long that may take.
+        processes: The processes.
+        timeout: The seconds that this may take.
 
     Raises:
-        TimeoutError: It took longer.
+        TimeoutError: The processes did not end within the timeout.
     """
-    async with asyncio.timeout(seconds):
-        while running := [each for each in slices if not each.ended]:
-            for each in running:
-                await each.run()
+    async with asyncio.timeout(timeout):
+        while running := [process for process in processes if not process.ended]:
+            for process in running:
+                await process.run_slice()

@@ -1,4 +1,4 @@
-"""What the package costs before the first request, and what it keeps."""
+"""The cost of the package before the first request, and the memory it retains."""
 
 import asyncio
 import gc
@@ -10,90 +10,99 @@ from functools import partial
 
 import psutil
 
-from tests.servers.nats import NatsServer
+from tests.harness.servers.nats import NatsServer
 
-from .in_process import Apps, request
-from .measure import Case, Contender, Row, in_turns, many, one_by_one
+from .in_process import Apps, requester
+from .measure import Case, Contender, Row, measure_in_rounds, sequential, unless_quick
 from .under_load import app_server
 
-TURNS = many(7)
-MOST_TURNS = many(20)
-PROBES = many(1_000_000, 10_000)
+MIN_ROUNDS = unless_quick(7)
+MAX_ROUNDS = unless_quick(20)
+PROBES = unless_quick(1_000_000, 10_000)
 
 _IMPORT = """
 import time
 start = time.perf_counter()
 import faststream
 middle = time.perf_counter()
-import faststream_adapters
+from faststream_adapters import *
 print((middle - start) * 1e3, (time.perf_counter() - middle) * 1e3)
 """
 
 
-async def _import() -> dict[Contender, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        # As it is where pip has installed it: compiled, which the first of the two imports does.
-        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": folder}
+async def _time_imports() -> dict[Contender, float]:
+    with tempfile.TemporaryDirectory() as directory:
+        # With compiled bytecode, as after an installation by pip: the first process writes it, the second one
+        # is measured.
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": directory}
         for _ in range(2):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", _IMPORT), env=env, stdout=asyncio.subprocess.PIPE
             )
             output = (await process.communicate())[0]
     faststream, package = map(float, output.split())
-    return {"bare": faststream, "ours": package}
+    return {"bare": faststream, "adapters": package}
 
 
-class _Start:
-    """Starts the applications; keeps how much memory each took."""
+class _Startup:
+    """Start the applications, and record the memory that each of them uses."""
 
     def __init__(self, nats: NatsServer) -> None:
         self._nats = nats
         self.memory: dict[str, list[float]] = {}
 
     async def seconds(self, app: str) -> float:
-        """Return the seconds from the start of the process to its first answer."""
+        """Return the seconds from the start of the server process to its first response."""
         server = app_server("uvicorn", app, self._nats)
         server.ready_path = "/ping" if app == "upstream" else "/readyz"
         start = time.perf_counter()
         with server:
-            taken = time.perf_counter() - start
+            seconds = time.perf_counter() - start
             memory = psutil.Process(server.pid).memory_info().rss / 2**20
             self.memory.setdefault(app, []).append(memory)
-        return taken
+        return seconds
 
 
-async def _probes(nats: NatsServer) -> Row:
-    row = Row(f"memory after {PROBES:,} probes, liveness and readiness in turns", "MiB", limit=2)
+async def _memory_growth(nats: NatsServer) -> Row:
+    row = Row(f"memory growth over {PROBES:,} probes, alternately liveness and readiness", "MiB", limit=2)
     process = psutil.Process()
     apps = Apps(nats.url)
-    async with apps.ours.start_lifespan_context():
-        probes = request(apps.ours, "/livez"), request(apps.ours, "/readyz-ttl")
+    async with apps.adapters.start_lifespan_context():
+        probes = requester(apps.adapters, "/livez"), requester(apps.adapters, "/readyz-ttl")
+        # The first pass warms up.
         for count in (PROBES // 20, PROBES):
             gc.collect()
             before = process.memory_info().rss
             for _ in range(count // 2):
                 for probe in probes:
                     await probe()
-                # A server hands control back to the event loop between requests.
+                # A server, too, yields to the event loop between requests.
                 await asyncio.sleep(0)
             gc.collect()
-        row.add("ours", (process.memory_info().rss - before) / 2**20)
+        row.add("adapters", (process.memory_info().rss - before) / 2**20)
     return row
 
 
 async def measure() -> list[Row]:
-    """Measure the import, the start and the memory."""
+    """Measure the import, the startup and the memory."""
     with NatsServer() as nats:
-        start = _Start(nats)
-        apps: dict[Contender, str] = {"bare": "plain", "upstream": "upstream", "ours": "ours"}
+        startup = _Startup(nats)
+        apps: dict[Contender, str] = {"bare": "bare_app", "upstream": "upstream", "adapters": "adapters"}
         cases: list[Case] = [
-            (Row("import, over `import faststream` (bare: that)", "ms", limit=15), _import),
             (
-                Row("from the start of uvicorn to the first answer (bare: no broker)", "s"),
-                one_by_one({name: partial(start.seconds, app) for name, app in apps.items()}),
+                Row(
+                    "import of all names after `import faststream` (bare: that import)",
+                    "ms",
+                    limit=15,
+                ),
+                _time_imports,
+            ),
+            (
+                Row("start of uvicorn to the first response (bare: no broker)", "s"),
+                sequential({name: partial(startup.seconds, app) for name, app in apps.items()}),
             ),
         ]
-        rows = await in_turns(cases, TURNS, MOST_TURNS)
-        memory = Row("resident memory then", "MiB")
-        memory.values = {name: start.memory[app] for name, app in apps.items()}
-        return [*rows, memory, await _probes(nats)]
+        rows = await measure_in_rounds(cases, MIN_ROUNDS, MAX_ROUNDS)
+        memory = Row("resident memory after the first response", "MiB")
+        memory.values = {name: startup.memory[app] for name, app in apps.items()}
+        return [*rows, memory, await _memory_growth(nats)]

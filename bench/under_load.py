@@ -1,8 +1,7 @@
-"""Requests per second under a real server, by wrk."""
+"""Requests per second under a real server, as measured by wrk."""
 
 import asyncio
 import contextlib
-import shutil
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,21 +9,21 @@ from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.servers import HOST
-from tests.servers.asgi import AppServer
-from tests.servers.nats import NatsServer
+from tests.harness.servers import HOST
+from tests.harness.servers.asgi import AppServer
+from tests.harness.servers.nats import NatsServer
 
-from .measure import Contender, Goal, Row, many
-from .slices import Slices, in_slices
+from .measure import Contender, Goal, Row, unless_quick
+from .slices import SlicedProcess, run_in_slices
 
-TURNS = many(8)
-MOST_TURNS = many(40)
-SECONDS = many(2)
-"""How long the contenders are under load in a turn, all of them together."""
-LATENCIES = many(3)
-"""In so many turns the latencies are looked at too; the middle one is told."""
+MIN_ROUNDS = unless_quick(8)
+MAX_ROUNDS = unless_quick(40)
+SECONDS = unless_quick(2)
+"""The duration of the load in a round, for all contenders together."""
+LATENCY_ROUNDS = unless_quick(3)
+"""The number of rounds that measure latencies too; the round with the median p50 is reported."""
 CONNECTIONS = 32
-WARM_UP = many(500)
+WARM_UP_REQUESTS = unless_quick(500)
 ROOT = Path(__file__).parents[1]
 HOSTS = ("fastapi", "litestar", "quart", "starlette")
 
@@ -50,21 +49,27 @@ COMMANDS = {
 
 
 def app_server(server: str, app: str, nats: NatsServer) -> AppServer:
-    """Return a server with one of the applications, which has not been started."""
+    """Return a server for one of the applications, not started yet.
+
+    Args:
+        server: A key of `COMMANDS`.
+        app: A function in `bench.apps`.
+        nats: The NATS server of the application.
+    """
     command = COMMANDS[server].format(app=app, host=HOST)
-    if app == "plain":
+    if app == "bare_app":
         command = command.replace("--factory ", "")
     env = {"PYTHONPATH": str(ROOT), "SERVICE_URL": nats.url}
     return AppServer([sys.executable, "-m", *command.split()], env=env, ready_path="/livez")
 
 
 class Load:
-    """One URL under load.
+    """Put one URL under load.
 
     Args:
         server: The server.
-        path: The path.
-        script: What has wrk print one line.
+        path: The path to request.
+        script: The Lua script that makes wrk print its results in one line.
     """
 
     def __init__(self, server: AppServer, path: str, script: Path) -> None:
@@ -74,131 +79,131 @@ class Load:
         self._script = script
 
     async def start(self, seconds: int) -> Process:
-        """Start a load of so many seconds."""
+        """Start wrk for a number of seconds."""
         options = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(self._script))
         return await create_subprocess_exec("wrk", *options, self._url, stdout=PIPE)
 
     def warm_up(self) -> None:
-        """Make the requests that a new process is slower for."""
+        """Send the first requests, which are slower in a new process."""
         connection = HTTPConnection(HOST, self.server.port)
         with contextlib.closing(connection):
-            for _ in range(WARM_UP):
+            for _ in range(WARM_UP_REQUESTS):
                 connection.request("GET", self._path)
                 connection.getresponse().read()
 
     async def latencies(self) -> tuple[float, ...]:
-        """Return the latencies of a load that nothing interrupts."""
+        """Return p50, p99 and p99.9 in milliseconds, under a load that runs without interruption."""
         return (await self.result(await self.start(1)))[1:]
 
     async def result(self, wrk: Process) -> tuple[float, ...]:
-        """Return how many requests were answered, and the latencies."""
+        """Return the number of responses, and p50, p99 and p99.9 in milliseconds."""
         output = (await wrk.communicate())[0].decode()
         [line] = [line for line in output.splitlines() if line.startswith("RESULT ")]
         requests, *latencies, errors = map(float, line.split()[1:])
         if errors:
-            raise RuntimeError(f"{errors:g} requests of {self._url} failed:\n{output}")
+            raise RuntimeError(f"{errors:g} requests for {self._url} failed:\n{output}")
         return requests, *latencies
 
 
-async def side_by_side(loads: Mapping[Contender, Load]) -> dict[Contender, float]:
-    """Load several URLs in slices of time, and return the requests per second."""
-    slices: dict[Contender, Slices] = {}
+async def load_side_by_side(loads: Mapping[Contender, Load]) -> dict[Contender, float]:
+    """Put several URLs under load in alternating slices, and return the requests per second of each."""
+    processes: dict[Contender, SlicedProcess] = {}
     try:
         for name, load in loads.items():
             await asyncio.to_thread(load.warm_up)
-            slices[name] = Slices(await load.start(SECONDS), load.server.pid)
-        await in_slices(slices.values())
+            processes[name] = SlicedProcess(await load.start(SECONDS), load.server.pid)
+        await run_in_slices(processes.values())
         return {
-            name: (await load.result(slices[name].process))[0] / slices[name].seconds()
+            name: (await load.result(processes[name].process))[0] / processes[name].seconds()
             for name, load in loads.items()
         }
     finally:
-        for each in slices.values():
-            each.close()
+        for process in processes.values():
+            process.close()
 
 
-class Case:
-    """What is compared.
+class Comparison:
+    """A row, with the URLs that it compares.
 
     Args:
-        what: What is asked for.
-        asked: The server, the application and the path of each contender.
-        goals: What the ratios have to be.
+        what: The operation.
+        targets: The server, the application and the path of each contender.
+        goals: The bounds for the ratios.
     """
 
     def __init__(
-        self, what: str, asked: Mapping[Contender, tuple[str, str, str]], goals: tuple[Goal, ...] = ()
+        self, what: str, targets: Mapping[Contender, tuple[str, str, str]], goals: tuple[Goal, ...] = ()
     ) -> None:
         self.row = Row(what, "requests/s", goals)
-        self.asked = asked
-        self.latencies: dict[Contender, list[tuple[float, ...]]] = {name: [] for name in asked}
+        self.targets = targets
+        self.latencies: dict[Contender, list[tuple[float, ...]]] = {name: [] for name in targets}
 
-    def note(self) -> None:
-        """Note the latencies in the row."""
-        middle = {name: sorted(turns)[len(turns) // 2] for name, turns in self.latencies.items()}
-        told = ", ".join("{} {:.2g}/{:.2g}/{:.2g}".format(name, *times) for name, times in middle.items())
-        self.row.note = f"p50/p99/p99.9 in ms: {told}"
+    def note_latencies(self) -> None:
+        """Write the latencies of the median round into the row's note."""
+        medians = {name: sorted(rounds)[len(rounds) // 2] for name, rounds in self.latencies.items()}
+        text = ", ".join("{} {:.2g}/{:.2g}/{:.2g}".format(name, *times) for name, times in medians.items())
+        self.row.note = f"p50/p99/p99.9 in ms: {text}"
 
 
-def _cases() -> Iterator[Case]:
-    same = Goal("bare", least=0.95)
+def _comparisons() -> Iterator[Comparison]:
+    same = Goal("bare", at_least=0.95)
     for server in COMMANDS:
-        # The goals are those of uvicorn; granian is shown beside it.
+        # The goals apply to uvicorn; granian is measured for comparison.
         goals: dict[str, tuple[Goal, ...]] = {}
         if server == "uvicorn":
             goals = {
-                "/livez": (same,),
-                "/ping": (Goal("bare", least=0.75), Goal("upstream", least=2)),
+                "/livez": (Goal("bare", at_least=0.9),),
+                "/ping": (Goal("bare", at_least=0.75), Goal("upstream", at_least=2)),
                 "/ping-ttl": (same,),
             }
-        for what, path, like in (
+        for what, path, upstream_path in (
             ("liveness", "/livez", None),
             ("ping, `ttl=0`", "/ping", "/ping"),
             ("ping, `ttl=1`", "/ping-ttl", "/ping"),
             ("`@get` without injection", "/hello", "/hello"),
         ):
-            asked: dict[Contender, tuple[str, str, str]] = {
-                "bare": (server, "plain", path),
-                "ours": (server, "ours", path),
+            targets: dict[Contender, tuple[str, str, str]] = {
+                "bare": (server, "bare_app", path),
+                "adapters": (server, "adapters", path),
             }
-            if like:
-                asked["upstream"] = server, "upstream", like
-            yield Case(f"{server}: {what}", asked, goals.get(path, ()))
+            if upstream_path:
+                targets["upstream"] = server, "upstream", upstream_path
+            yield Comparison(f"{server}: {what}", targets, goals.get(path, ()))
     for host in HOSTS:
-        yield Case(
-            f"uvicorn + {host}: liveness (bare: its own route)",
-            {"bare": ("uvicorn", host, "/trivial"), "ours": ("uvicorn", host, "/livez")},
+        yield Comparison(
+            f"uvicorn + {host}: liveness (bare: a route of the host)",
+            {"bare": ("uvicorn", host, "/trivial"), "adapters": ("uvicorn", host, "/livez")},
         )
 
 
-async def _turn(cases: Iterable[Case], nats: NatsServer, script: Path, *, latencies: bool) -> None:
-    # One process is some percent faster than another of the same program, as long as it runs: each turn has
-    # its own ones.
+async def _measure_round(
+    comparisons: Iterable[Comparison], nats: NatsServer, script: Path, *, latencies: bool
+) -> None:
+    # Two processes of the same program can differ in speed by a few percent for as long as they run, so each
+    # round starts new ones.
     servers: dict[tuple[str, str, Contender], AppServer] = {}
     with ExitStack() as stack:
-        for case in cases:
+        for comparison in comparisons:
             loads: dict[Contender, Load] = {}
-            for name, (server, app, path) in case.asked.items():
+            for name, (server, app, path) in comparison.targets.items():
                 if (server, app, name) not in servers:
                     servers[server, app, name] = stack.enter_context(app_server(server, app, nats))
                 loads[name] = Load(servers[server, app, name], path, script)
             for name, load in loads.items() if latencies else ():
-                case.latencies[name].append(await load.latencies())
-            for name, rate in (await side_by_side(loads)).items():
-                case.row.add(name, rate)
+                comparison.latencies[name].append(await load.latencies())
+            for name, rate in (await load_side_by_side(loads)).items():
+                comparison.row.add(name, rate)
 
 
 async def measure() -> list[Row]:
     """Measure all servers and hosts."""
-    if shutil.which("wrk") is None:
-        sys.exit("The load comes from wrk: install it (on Debian and Ubuntu: apt-get install wrk).")
-    cases = list(_cases())
+    comparisons = list(_comparisons())
     with NatsServer() as nats:
         script = nats.directory / "result.lua"
         script.write_text(_SCRIPT, encoding="utf-8")
-        for turn in range(MOST_TURNS):
-            left = [case for case in cases if case.row.wanted(turn, TURNS)]
-            await _turn(left, nats, script, latencies=turn < LATENCIES)
-    for case in cases:
-        case.note()
-    return [case.row for case in cases]
+        for number in range(MAX_ROUNDS):
+            left = [each for each in comparisons if each.row.needs_round(number, MIN_ROUNDS)]
+            await _measure_round(left, nats, script, latencies=number < LATENCY_ROUNDS)
+    for comparison in comparisons:
+        comparison.note_latencies()
+    return [comparison.row for comparison in comparisons]

@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and two rules: nothing is skipped in secret, no task is left behind."""
+"""Fixtures for all tests, and two rules: nothing is skipped in secret, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -8,40 +8,24 @@ import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import nats as nats_py
 import pytest
 
-from tests.servers.nats import NatsServer
+from tests.harness import leftovers
+from tests.harness.event_loops import EVENT_LOOPS, EventLoopPlugin
+from tests.harness.leftovers import Held
+from tests.harness.servers.nats import NatsFactory, NatsServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator
 
 NO_SKIP = os.environ.get("FASTSTREAM_ADAPTERS_NO_SKIP") == "1"
-NATS_PY = Path(nats_py.__file__).parent
+
+_HELD = pytest.StashKey[Held | None]()
+"""What was held before the test; None when it has failed."""
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
-
-
-class NatsFactory:
-    """Starts servers that end with the test."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-
-    def __call__(
-        self,
-        *,
-        jetstream: bool = False,
-        user: str | None = None,
-        password: str | None = None,
-        token: str | None = None,
-        config: str = "",
-    ) -> NatsServer:
-        """Return a started server with these options of NatsServer."""
-        server = NatsServer(jetstream=jetstream, user=user, password=password, token=token, config=config)
-        return self._stack.enter_context(server)
 
 
 @pytest.fixture
@@ -71,8 +55,19 @@ def shared_nats() -> Iterator[NatsServer]:
 
 
 @pytest.fixture(autouse=True)
-def no_task_left(request: pytest.FixtureRequest) -> None:
-    """Fail an async test that leaves asyncio tasks behind."""
+def logging_restored() -> Iterator[None]:
+    """Undo what the application of a test does to the logging of the process."""
+    with leftovers.logging_restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> None:
+    """Fail a test that leaves a task, a thread, a socket, a server or an active client behind.
+
+    Fixtures with a wider scope start before this one, so the test may leave what they hold.
+    """
+    request.node.stash[_HELD] = Held.now()
     if inspect.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("_no_task_left")
 
@@ -81,29 +76,54 @@ def no_task_left(request: pytest.FixtureRequest) -> None:
 async def _no_task_left() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
-    left = {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
-    left = {task for task in left if not _is_of_nats_py(task)}
-    if left:  # what has been told to end may take a moment
-        _, left = await asyncio.wait(left, timeout=1.0)
-    if left:
+    if left := await leftovers.tasks_since(before):
         pytest.fail("The test left tasks behind:\n" + "\n".join(map(repr, left)), pytrace=False)
 
 
-def _is_of_nats_py(task: asyncio.Task[Any]) -> bool:
-    # nats-py leaks a task when close() meets a broken pipe.
-    code = getattr(task.get_coro(), "cr_code", None)
-    return code is not None and Path(code.co_filename).is_relative_to(NATS_PY)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Look for what is left when the fixtures have ended, and with them the event loop of the test."""
+    yield
+    if (before := item.stash.get(_HELD, None)) is None:
+        return
+    marker = item.get_closest_marker("asyncio")
+    loop_lasts = marker is not None and marker.kwargs.get("loop_scope", "function") != "function"
+    if left := leftovers.left_since(before, loop_lasts=loop_lasts):
+        pytest.fail(f"The test left this behind:\n{left}", pytrace=False)
 
 
-def pytest_configure() -> None:
-    """Give child processes a Ctrl-C that works: a shell's background job ignores it, and hands that on."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that selects the event loop."""
+    parser.addoption(
+        "--event-loop", choices=list(EVENT_LOOPS), help="run the tests and uvicorn in another event loop"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Select the event loop, and give child processes a Ctrl-C that works."""
+    # A shell's background job ignores it, and hands that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if name := config.getoption("event_loop"):  # pragma: no cover (`make test-loops`)
+        config.pluginmanager.register(EventLoopPlugin(name))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Write the name of a test that runs again to the file that `FASTSTREAM_ADAPTERS_RERUNS` names."""
+    path = os.environ.get("FASTSTREAM_ADAPTERS_RERUNS")
+    # A report of a pytest-xdist worker arrives here a second time, in the process that started the worker.
+    if str(report.outcome) == "rerun" and path and "PYTEST_XDIST_WORKER" not in os.environ:
+        with Path(path).open("a", encoding="utf-8") as reruns:
+            reruns.write(f"{report.nodeid}\n")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn the skip of a test into a failure when nothing may be skipped."""
-    return _refuse_skip((yield))
+    report = _refuse_skip((yield))
+    if report.failed:
+        # The traceback of the failure keeps what the test has used.
+        item.stash[_HELD] = None
+    return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -1,1 +1,1 @@
-"""One behaviour suite for every host; no test here names a framework."""
+"""One suite of behaviour for all hosts. No test here names a framework."""

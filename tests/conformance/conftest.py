@@ -1,4 +1,4 @@
-"""The hosts, one after the other, and what is run in them."""
+"""Fixtures and the parametrization of the suite by hosts and brokers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conformance.orders import Orders
-from tests.hosts import HOSTS
-from tests.kits import KITS
-from tests.servers.nats import NatsServer
+from tests.harness.brokers import ALL_HARNESSES
+from tests.harness.hosts import HOSTS
+from tests.harness.servers.nats import NatsServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.hosts import Host
+    from tests.harness.hosts import Host
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,29 +24,32 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     flags = [flag for marker in metafunc.definition.iter_markers("needs") for flag in marker.args]
     hosts = {name: host for name, host in HOSTS.items() if host.has(*flags)}
-    if "kit" in metafunc.fixturenames:
-        metafunc.parametrize(("kit", "host"), list(_grid(hosts)))
-    else:
+    if "harness" in metafunc.fixturenames:
+        metafunc.parametrize(("harness", "host"), list(_grid(hosts)))
+    elif "host" in metafunc.fixturenames:
         metafunc.parametrize("host", hosts.values(), ids=hosts)
 
 
 def _grid(hosts: dict[str, Host]) -> Iterator[Any]:
-    """Yield each kind of broker in each host: one host of each kind, another one each time, in every run."""
-    for number, (kind, kit) in enumerate(KITS.items()):
+    """Yield each kind of broker in each host. Each run tests each kind in one host, a different one for each.
+
+    A kind whose server starts slowly runs in the full suite only.
+    """
+    for number, (kind, harness) in enumerate(ALL_HARNESSES.items()):
         for name, host in hosts.items():
-            quick = name == list(hosts)[number % len(hosts)]
-            yield pytest.param(kit, host, id=f"{kind}-{name}", marks=[] if quick else pytest.mark.full)
+            quick = name == list(hosts)[number % len(hosts)] and not harness.starts_slowly
+            yield pytest.param(harness, host, id=f"{kind}-{name}", marks=[] if quick else pytest.mark.full)
 
 
 @pytest.fixture
 def orders(shared_nats: NatsServer) -> Orders:
-    """Return a broker on the server of this worker."""
+    """Return a service on the shared server."""
     return Orders(shared_nats.url)
 
 
 @pytest.fixture
 def late_nats() -> Iterator[NatsServer]:
-    """Return a server that has an address, but has not been started."""
+    """Return a server that has a port but has not been started."""
     server = NatsServer()
     yield server
     server.close()

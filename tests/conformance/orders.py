@@ -1,40 +1,40 @@
-"""What the suite runs in each host: a small service that takes orders."""
+"""The service that the suite runs in each host: it accepts orders."""
 
 import asyncio
 import uuid
 
 from faststream.nats import NatsBroker
 
-from tests.hosts import Own
+from tests.harness.hosts import HostApp
 
 
 class Orders:
-    """A broker with one subscriber, which answers, on a subject of its own.
+    """A broker with one subscriber, which replies, on a unique subject.
 
     Args:
         url: The URL of the NATS server.
     """
 
     def __init__(self, url: str) -> None:
-        # nats-py takes fractions: with two seconds, tests that wait for a server would take that long.
+        # nats-py accepts fractions of a second. Its default of 2 s would slow down tests that reconnect.
         self.broker = NatsBroker(url, reconnect_time_wait=0.1)  # type: ignore[arg-type]
         self.subject = f"orders.{uuid.uuid4().hex}"
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
 
         @self.broker.subscriber(self.subject)
         async def accept(item: str) -> str:
-            self.begun.set()
+            self.started.set()
             await self.free.wait()
             return f"{item} ordered"
 
     async def place(self, item: str = "tea") -> str:
-        """Send an order through NATS, and return what came back through NATS."""
-        answer = await self.broker.request(item, self.subject, timeout=5.0)
-        return str(await answer.decode())
+        """Send an order through NATS, and return the reply."""
+        reply = await self.broker.request(item, self.subject, timeout=5.0)
+        return str(await reply.decode())
 
     @property
-    def own(self) -> Own:
+    def host_app(self) -> HostApp:
         """A host application whose route places an order."""
-        return Own(hello=self.place)
+        return HostApp(hello=self.place)

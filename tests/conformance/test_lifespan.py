@@ -1,30 +1,33 @@
-"""When the brokers start and stop, in every host."""
+"""The start and the stop of the brokers, in every host."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
+from faststream import FastStream
 from faststream.nats import NatsBroker
 
 from tests.conformance.orders import Orders
-from tests.hosts import Own, StartupFailedError, serving
-from tests.servers import hold_port
-from tests.support import client, eventually
+from tests.harness.clients import client
+from tests.harness.hosts import HostApp, StartupFailedError, serving
+from tests.harness.servers import hold_port
+from tests.harness.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from faststream.asgi.types import ASGIApp
 
-    from tests.hosts import Host
-    from tests.servers.nats import NatsServer
+    from tests.harness.hosts import Host
+    from tests.harness.servers.nats import NatsServer
 
 
 @pytest.fixture
-def nowhere() -> Iterator[NatsBroker]:
+def refusing_broker() -> Iterator[NatsBroker]:
     """Return a broker whose server refuses connections."""
     port, held = hold_port()
     with held or nullcontext():
@@ -32,14 +35,14 @@ def nowhere() -> Iterator[NatsBroker]:
 
 
 class Log:
-    """What happened, in order; says of the host's resources whether the broker is up meanwhile."""
+    """The events of a host and its broker, in order. Events of the host include the state of the broker."""
 
     def __init__(self, broker: NatsBroker) -> None:
         self.lines: list[str] = []
         self._broker = broker
 
-    def own(self) -> Own:
-        return Own(up=lambda: self._add("host up"), down=lambda: self._add("host down"))
+    def host_app(self) -> HostApp:
+        return HostApp(on_startup=lambda: self._add("host up"), on_shutdown=lambda: self._add("host down"))
 
     def _add(self, what: str) -> None:
         self.lines.append(f"{what}, broker {'up' if self._broker.running else 'down'}")
@@ -49,12 +52,49 @@ class Log:
             self.lines.append(new)
 
 
-async def test_the_broker_is_up_as_long_as_the_host_serves(host: Host, orders: Orders) -> None:
-    """Not before its resources, not longer than they are; handlers may finish, and readiness says so."""
+async def test_an_application_without_a_broker_starts_and_is_not_ready(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = host.build(
+        FastStream(),
+        readiness_path="/ready",
+        liveness_path="/live",
+        startup_path="/started",
+        probe_details=True,
+    )
+    async with serving(app) as served, client(served.app) as http:
+        response = await http.get("/ready")
+        assert response.status_code == 503
+        body = response.json()
+        assert (body["status"], body["code"], body["state"], body["checks"]) == (
+            "fail",
+            "no_brokers",
+            ["running"],
+            {},
+        )
+        assert [await served.status(path) for path in ("/live", "/started")] == [200, 200]
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "has no broker" in warning
+    assert "add_broker()" in warning
+
+
+async def test_a_broker_that_a_hook_adds_counts(
+    host: Host, orders: Orders, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = FastStream()
+    target.on_startup(lambda: target.add_broker(orders.broker))
+    app = host.build(target, readiness_path="/ready")
+    async with serving(app) as served:
+        assert await served.status("/ready") == 200
+    assert "has no broker" not in caplog.text
+
+
+async def test_the_broker_runs_within_the_lifespan_of_the_host(host: Host, orders: Orders) -> None:
+    """It starts after the host's resources and stops before them. Readiness fails while handlers finish."""
     log = Log(orders.broker)
     app = host.build(
         orders.broker,
-        own=log.own(),
+        host_app=log.host_app(),
         on_state_change=log.state,
         drain_delay=0.05,
         readiness_path="/ready",
@@ -65,18 +105,18 @@ async def test_the_broker_is_up_as_long_as_the_host_serves(host: Host, orders: O
         await eventually(lambda: log.lines[-1] == "draining")
         async with client(app) as http:
             assert (await http.get("/ready")).status_code == 503
-            assert (await http.get("/live")).status_code == 204
-        log.lines.append("the handler may finish")
+            assert (await http.get("/live")).status_code == 200
+        log.lines.append("the handler finishes")
         orders.free.set()
 
     async with asyncio.TaskGroup() as tasks, serving(app) as served:
-        assert await served.status("/ready") == 204
+        assert await served.status("/ready") == 200
         orders.free.clear()
         order = tasks.create_task(orders.place())
-        await orders.begun.wait()
+        await orders.started.wait()
         tasks.create_task(while_draining(served.app))
     assert order.result() == "tea ordered"
-    expected = ["running", "draining", "the handler may finish"]
+    expected = ["running", "draining", "the handler finishes"]
     if host.resources:
         expected = ["host up, broker down", *expected, "host down, broker down"]
     assert log.lines == expected
@@ -84,41 +124,41 @@ async def test_the_broker_is_up_as_long_as_the_host_serves(host: Host, orders: O
 
 
 @pytest.mark.needs("state")
-async def test_what_the_hosts_lifespan_hands_to_requests_arrives(host: Host, orders: Orders) -> None:
-    own = Own(state={"greeting": "good morning"})
-    async with serving(host.build(orders.broker, own=own, readiness_path="/ready")) as served:
+async def test_requests_receive_the_lifespan_state_of_the_host(host: Host, orders: Orders) -> None:
+    host_app = HostApp(state={"greeting": "good morning"})
+    async with serving(host.build(orders.broker, host_app=host_app, readiness_path="/ready")) as served:
         assert await served.text("/state") == "good morning"
-        assert await served.status("/ready") == 204
+        assert await served.status("/ready") == 200
 
 
-async def test_a_server_without_lifespan_state_will_do(host: Host, orders: Orders) -> None:
-    async with serving(host.build(orders.broker, own=orders.own), state=False) as served:
+async def test_the_server_need_not_support_lifespan_state(host: Host, orders: Orders) -> None:
+    async with serving(host.build(orders.broker, host_app=orders.host_app), state=False) as served:
         assert await served.text("/hello") == "tea ordered"
 
 
-async def test_a_broker_that_cannot_be_reached_fails_the_start(host: Host, nowhere: NatsBroker) -> None:
-    """The host's resources are closed again, and the server is told why, but no password."""
-    log = Log(nowhere)
-    app = host.build(nowhere, own=log.own(), on_state_change=log.state, startup_timeout=0.2)
+async def test_startup_fails_if_the_broker_is_unreachable(host: Host, refusing_broker: NatsBroker) -> None:
+    """The host closes its resources, and the message to the server has the reason without the password."""
+    log = Log(refusing_broker)
+    app = host.build(refusing_broker, host_app=log.host_app(), on_state_change=log.state, startup_timeout=0.2)
     with pytest.raises(StartupFailedError) as failed:
         async with serving(app):
             pytest.fail("It started without a NATS server.")
     assert "could not be started within 0.2 s: the connection was refused" in str(failed.value)
     assert "hunter2" not in str(failed.value)
     assert log.lines == (["host up, broker down", "host down, broker down"] if host.resources else [])
-    assert not nowhere.running
+    assert not refusing_broker.running
 
 
 @pytest.mark.needs("resources")
-async def test_a_host_that_cannot_start_leaves_no_broker_up(host: Host, orders: Orders) -> None:
+async def test_the_broker_is_stopped_if_the_startup_of_the_host_fails(host: Host, orders: Orders) -> None:
     states: list[str] = []
 
     def up() -> None:
-        raise KeyError("the host's own problem")
+        raise KeyError("the startup of the host")
 
     app = host.build(
         orders.broker,
-        own=Own(up=up),
+        host_app=HostApp(on_startup=up),
         on_state_change=lambda _, new: states.append(new),
     )
     with pytest.raises(StartupFailedError):
@@ -126,17 +166,19 @@ async def test_a_host_that_cannot_start_leaves_no_broker_up(host: Host, orders: 
             pytest.fail("It started without the host.")
     assert "running" not in states
     assert not orders.broker.running
-    # It could be used elsewhere at once.
+    # The broker can be used again at once.
     async with orders.broker:
         await orders.broker.start()
         assert await orders.place() == "tea ordered"
 
 
-async def test_the_host_can_start_before_the_broker(host: Host, late_nats: NatsServer) -> None:
+async def test_a_background_startup_succeeds_when_the_server_comes_up(
+    host: Host, late_nats: NatsServer
+) -> None:
     orders = Orders(late_nats.url)
     app = host.build(
         orders.broker,
-        own=orders.own,
+        host_app=orders.host_app,
         startup="background",
         readiness_path="/ready",
         liveness_path="/live",
@@ -145,50 +187,50 @@ async def test_the_host_can_start_before_the_broker(host: Host, late_nats: NatsS
     async with serving(app) as served:
         assert await served.status("/ready") == 503
         assert await served.status("/started") == 503
-        assert await served.status("/live") == 204
+        assert await served.status("/live") == 200
         late_nats.start()
         async with asyncio.timeout(15):
-            while await served.status("/ready") != 204:  # noqa: ASYNC110 (nobody tells)
+            while await served.status("/ready") != 200:  # noqa: ASYNC110 (a probe can only be polled)
                 await asyncio.sleep(0.02)
-        assert await served.status("/started") == 204
+        assert await served.status("/started") == 200
         assert await served.text("/hello") == "tea ordered"
 
 
 async def test_the_same_application_can_be_served_again(host: Host, orders: Orders) -> None:
-    app = host.build(orders.broker, own=orders.own, readiness_path="/ready")
+    app = host.build(orders.broker, host_app=orders.host_app, readiness_path="/ready")
     for _ in range(3):
         async with serving(app) as served:
-            assert await served.status("/ready") == 204
+            assert await served.status("/ready") == 200
             assert await served.text("/hello") == "tea ordered"
         assert not orders.broker.running
 
 
 def test_the_same_application_can_be_served_in_another_event_loop(host: Host, orders: Orders) -> None:
-    app = host.build(orders.broker, own=orders.own, readiness_path="/ready")
+    app = host.build(orders.broker, host_app=orders.host_app, readiness_path="/ready")
 
     async def serve() -> None:
         async with serving(app) as served:
-            assert await served.status("/ready") == 204
+            assert await served.status("/ready") == 200
             assert await served.text("/hello") == "tea ordered"
 
     for _ in range(3):
         asyncio.run(serve())
 
 
-async def test_it_starts_after_a_start_that_failed(host: Host, late_nats: NatsServer) -> None:
+async def test_startup_succeeds_after_a_failed_startup(host: Host, late_nats: NatsServer) -> None:
     orders = Orders(late_nats.url)
-    app = host.build(orders.broker, own=orders.own, startup_timeout=0.5, readiness_path="/ready")
+    app = host.build(orders.broker, host_app=orders.host_app, startup_timeout=0.5, readiness_path="/ready")
     with pytest.raises(StartupFailedError):
         async with serving(app):
             pytest.fail("It started without a NATS server.")
     late_nats.start()
     async with serving(app) as served:
-        assert await served.status("/ready") == 204
+        assert await served.status("/ready") == 200
         assert await served.text("/hello") == "tea ordered"
 
 
-async def test_two_hosts_cannot_have_one_broker(host: Host, orders: Orders) -> None:
-    first, second = (host.build(orders.broker, own=orders.own) for _ in range(2))
+async def test_startup_fails_if_another_host_runs_the_broker(host: Host, orders: Orders) -> None:
+    first, second = (host.build(orders.broker, host_app=orders.host_app) for _ in range(2))
     async with serving(first) as served:
         with pytest.raises(StartupFailedError, match="already run by another host application"):
             async with serving(second):

@@ -1,4 +1,4 @@
-"""The Python code in Markdown files, run as the modules they show."""
+"""Extract the code blocks of Markdown files and run them as modules."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class Block(NamedTuple):
     """A block of code.
 
     Args:
-        name: The heading it stands under, and its number under that heading.
-        code: The code.
+        name: The heading above the block, and the block's number below that heading.
     """
 
     name: str
@@ -59,23 +58,24 @@ def code_blocks(path: str, language: str) -> dict[str, Block]:
 
 
 def at_nats(code: str, url: str) -> str:
-    """Return the code with the address of its NATS server replaced."""
+    """Return the code with this URL passed to its NatsBroker or NatsRouter."""
     code, count = re.subn(r"\b(NatsBroker|NatsRouter)\(\)", rf"\1({url!r})", code)
     assert count == 1
     return code
 
 
 def needs_recent_litestar(code: str) -> None:
-    """Skip a test of code that is written for recent releases of Litestar, where there is an older one."""
+    """Skip the test if its code needs a more recent Litestar than the installed one."""
     if "litestar.params" in code and not hasattr(litestar.params, "JSONBody"):
-        pytest.skip("This Litestar is older than the style of the example.")
+        pytest.skip("The example needs a more recent Litestar.")
 
 
 def run_tests(directory: Path, config: pytest.Config) -> str:
-    """Run the tests in a directory as a user would, a warning being a failure; return what pytest says."""
+    """Run pytest in a directory, with warnings as errors, and return its output."""
     filters = config.getoption("pythonwarnings") or ["error"]
+    options = ["-p", "no:cacheprovider", "-p", "no:faker", *(f"-W{each}" for each in filters)]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(f"-W{each}" for each in filters)],
+        [sys.executable, "-m", "pytest", *options],
         cwd=directory,
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         capture_output=True,
@@ -88,7 +88,7 @@ def run_tests(directory: Path, config: pytest.Config) -> str:
 
 
 def load(code: str, directory: Path, name: str = "documented") -> ModuleType:
-    """Return the code as an imported module, whose file is in the directory."""
+    """Write the code to a file in the directory, and return it as an imported module."""
     path = directory / f"{name}.py"
     path.write_text(code, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -105,7 +105,7 @@ def load(code: str, directory: Path, name: str = "documented") -> ModuleType:
 
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Run an ASGI app with its lifespan, and yield a client of it."""
+    """Run the lifespan of an ASGI app and yield an in-process client."""
     inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     outbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
@@ -121,23 +121,23 @@ async def served(app: Any) -> AsyncIterator[httpx.AsyncClient]:
     assert outbox.get_nowait() == {"type": "lifespan.shutdown.complete"}
 
 
-async def until(check: Callable[[], Awaitable[bool]]) -> None:
-    """Check until it is true; fail if it is not within some seconds."""
+async def wait_until(check: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until an asynchronous condition is true, for at most 5 s."""
     async with asyncio.timeout(5):
-        while not await check():  # noqa: ASYNC110 (what is waited for happens in a server)
+        while not await check():  # noqa: ASYNC110 (the change happens in a server)
             await asyncio.sleep(0.01)
 
 
 async def connected(broker: Any) -> None:
-    """Wait for the connection: FastStream's own ASGI app says that it has started before it has one."""
-    await until(lambda: broker.ping(1.0))
+    """Wait for the connection, because FastStream's ASGI app reports its startup before it has one."""
+    await wait_until(lambda: broker.ping(1.0))
 
 
 async def eventually(client: httpx.AsyncClient, path: str, content: object) -> None:
-    """Ask until the answer is this JSON."""
+    """Wait until the response is this JSON."""
 
-    async def answered() -> bool:
-        answer = await client.get(path)
-        return answer.status_code == 200 and bool(answer.json() == content)
+    async def matches() -> bool:
+        response = await client.get(path)
+        return response.status_code == 200 and bool(response.json() == content)
 
-    await until(answered)
+    await wait_until(matches)

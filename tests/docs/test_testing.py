@@ -1,34 +1,34 @@
-"""The page about testing: its tests pass, with the applications that they are for."""
+"""docs/testing.md: its tests pass with the example applications that they are for."""
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from faststream.nats import NatsBroker, TestNatsBroker
 
 from faststream_adapters import BrokerLifespan
-from tests.examples.blocks import ROOT, code_blocks, needs_recent_litestar, python_blocks, run_tests
+from tests.docs.blocks import ROOT, code_blocks, needs_recent_litestar, python_blocks, run_tests
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = "docs/testing.md"
 BLOCKS = python_blocks(PAGE)
-ROUTES_ALONE = "Routes alone 1"
 CONFTEST = "With a real NATS server 1"
 REAL = "With a real NATS server 2"
 
-# Which application each block is for.
+# The applications that each block tests.
+EXAMPLES = ["fastapi_app", "litestar_app", "quart_app", "standalone", "starlette_app", "django_app"]
 IN_MEMORY = {
-    "FastAPI 1": ["fastapi_app"],
-    "Litestar 1": ["litestar_app"],
-    "Quart 1": ["quart_app"],
-    "Without a web framework 1": ["standalone"],
-    "With the middleware, and everywhere else 1": ["starlette_app", "django_app"],
-    ROUTES_ALONE: ["fastapi_app"],
+    "In memory 1": EXAMPLES,
+    "Other clients and websockets 1": ["fastapi_app", "standalone", "starlette_app", "django_app"],
+    "Overrides 1": ["fastapi_app"],
 }
+
+# The others run only in the full run, because all blocks test the same service.
+DEFAULT = ("fastapi_app", "litestar_app")
 
 
 def test_every_block_is_tested() -> None:
@@ -43,32 +43,39 @@ def write(directory: Path, example: str, **files: str) -> None:
         (directory / name).write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("block", "example"), [(block, example) for block, examples in IN_MEMORY.items() for example in examples]
-)
-def test_in_memory(
+def cases() -> list[Any]:
+    """Return parameters for each block and application."""
+    return [
+        pytest.param(block, example, marks=[] if example in DEFAULT else pytest.mark.full)
+        for block, examples in IN_MEMORY.items()
+        for example in examples
+    ]
+
+
+@pytest.mark.parametrize(("block", "example"), cases())
+def test_in_memory_tests_pass(
     block: str,
     example: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     pytestconfig: pytest.Config,
 ) -> None:
-    # Nobody listens there: these tests need no NATS server.
+    # Nothing listens on this port: these tests need no NATS server.
     monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:1")
     write(tmp_path, example, **{"test_main.py": BLOCKS[block].code})
     assert "1 passed" in run_tests(tmp_path, pytestconfig)
 
 
-def test_with_a_real_server(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_tests_with_a_real_server_pass(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     write(
         tmp_path,
         "fastapi_app",
         **{"conftest.py": BLOCKS[CONFTEST].code, "test_main.py": BLOCKS[REAL].code},
     )
-    assert "2 passed" in run_tests(tmp_path, pytestconfig)
+    assert "1 passed" in run_tests(tmp_path, pytestconfig)
 
 
-async def test_items_that_are_not_calls() -> None:
+async def test_a_lifespan_that_is_not_called_warns_after_a_test_broker() -> None:
     broker = NatsBroker("nats://127.0.0.1:1")
     lifespan = BrokerLifespan(broker)
     with pytest.warns(RuntimeWarning):

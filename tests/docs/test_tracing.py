@@ -1,4 +1,4 @@
-"""The page about tracing: its code is the example, which exports what the page says."""
+"""docs/tracing.md: its code is the example, which exports the spans that the page shows."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.examples.blocks import ROOT, code_blocks, python_blocks
-from tests.servers.asgi import AppServer
+from tests.docs.blocks import ROOT, code_blocks, python_blocks
+from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
 PAGE = "docs/tracing.md"
 EXAMPLE = (ROOT / "examples" / "tracing.py").read_text(encoding="utf-8")
 
 
 def spans_in(output: str) -> list[dict[str, Any]]:
-    """Return the spans that were printed between the lines of the log."""
+    """Return the spans that the console exporter printed between log lines."""
     decoder = json.JSONDecoder()
     starts = [match.start() for match in re.finditer(r"^\{$", output, re.MULTILINE)]
     return [decoder.raw_decode(output, start)[0] for start in starts]
 
 
-def test_the_code_is_the_example() -> None:
+def test_the_code_of_the_page_is_the_example() -> None:
     _, _, code = EXAMPLE.partition("\n\n")
     assert python_blocks(PAGE)["Tracing 1"].code == code
 
 
-def test_the_spans_are_those_of_the_page(shared_nats: NatsServer) -> None:
+def test_the_example_exports_the_spans_that_the_page_shows(shared_nats: NatsServer) -> None:
     assert "`uvicorn examples.tracing:app`" in EXAMPLE
     server = AppServer.uvicorn(
         EXAMPLE,
@@ -42,7 +42,7 @@ def test_the_spans_are_those_of_the_page(shared_nats: NatsServer) -> None:
         ready_path="/readyz",
     )
     with server:
-        assert httpx.get(f"{server.url}/livez").status_code == 204
+        assert httpx.get(f"{server.url}/livez").status_code == 200
         assert httpx.post(f"{server.url}/orders/tea").status_code == 202
         server.wait_output("tea ordered")
         server.terminate()
@@ -52,10 +52,10 @@ def test_the_spans_are_those_of_the_page(shared_nats: NatsServer) -> None:
     names = {span["context"]["span_id"]: span["name"] for span in spans}
     parents = {span["name"]: names.get(span["parent_id"]) for span in spans}
     page = code_blocks(PAGE, "text")["Tracing 1"].code
-    drawn: dict[str, str | None] = {}
-    above: list[str] = []
+    documented: dict[str, str | None] = {}
+    ancestors: list[str] = []
     for branch, name in re.findall(r"^([│├└─ ]*)(\S+ \S+)", page, re.MULTILINE):
-        del above[len(branch) // 4 :]
-        drawn[name] = above[-1] if above else None
-        above.append(name)
-    assert parents == drawn
+        del ancestors[len(branch) // 4 :]
+        documented[name] = ancestors[-1] if ancestors else None
+        ancestors.append(name)
+    assert parents == documented

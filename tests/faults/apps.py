@@ -1,20 +1,20 @@
-"""The applications that the process-level faults are tried on, as source text for a file of their own.
+"""The applications for the tests of faults in whole processes, as source text for their main module.
 
-Environment variables choose what they do, so that one text serves every row of the fault matrix:
+Environment variables configure them, so that one text serves all rows of the fault table:
 
-    NATS_URL         the broker's address
-    OTHER_URL        the address of a second broker, which has no subscribers; none when not given
-    OPTIONAL         "1": the service can do without the second broker
-    KIND             "core", "push" (queue and durable), "pull" (durable) or "batch" (pull, a list at a time)
-    BATCH            how many messages one pull asks for
-    ACK_WAIT         seconds after which JetStream delivers again what was not acknowledged
+    NATS_URL         the URL of the broker
+    OTHER_URL        the URL of a second broker, which has no subscribers; no second broker by default
+    OPTIONAL         "1" makes the second broker optional
+    KIND             "core", "push" (queue and durable), "pull" (durable) or "batch" (pull, a list per call)
+    BATCH            the number of messages that one pull requests
+    ACK_WAIT         seconds after which JetStream redelivers a message that was not acknowledged
     MAX_WORKERS      max_workers
     WORK             seconds that the handler takes for a message
     HOOK, HOST       seconds that an on_startup hook of the FastStream app, and the host's own lifespan, take
     STARTUP, STARTUP_TIMEOUT, DRAIN_DELAY, SHUTDOWN_TIMEOUT, MAX_HANDLER_AGE      keywords of these names
 
-A message is a number, which is worked on and printed, or a misbehaviour: "raise", "hang" or "block".
-`POST /jobs` publishes its JSON body. `/details/` is the readiness probe with its details.
+A message is a number, which the handler processes and prints, or a fault: "raise", "hang" or "block".
+`POST /jobs` publishes its JSON body. `/details/` is the readiness probe with details.
 """
 
 from typing import NamedTuple
@@ -53,7 +53,7 @@ if kind != "batch":
 async def work(job):
     print(f"handling {job}", flush=True)
     if job == "raise":
-        raise ValueError("a handler of the user's failed")
+        raise ValueError("the handler failed")
     if job == "hang":
         await asyncio.Event().wait()
     if job == "block":
@@ -70,7 +70,7 @@ else:
     async def handle(job: int | str) -> None:
         await work(job)
 
-def told(old, new):
+def on_state_change(old, new):
     print(f"state {new}", flush=True)
 
 keywords = {
@@ -82,7 +82,7 @@ keywords = {
     "startup": os.environ.get("STARTUP", "strict"),
     "drain_delay": seconds("DRAIN_DELAY"),
     "shutdown_timeout": seconds("SHUTDOWN_TIMEOUT", "20"),
-    "on_state_change": told,
+    "on_state_change": on_state_change,
 }
 for name in ("startup_timeout", "max_handler_age"):
     if name.upper() in os.environ:
@@ -142,13 +142,13 @@ async def publish(job: Annotated[int | str, Body()]):
 
 
 class App(NamedTuple):
-    """An application, and what the fault matrix calls the place where it runs."""
+    """An application and the place where it runs, as named in the fault table."""
 
     source: str
     where: str
 
     def __str__(self) -> str:
-        """Return a short name."""
+        """Return a short name for test ids."""
         return "standalone" if self.where == matrix.STANDALONE else "fastapi"
 
 
@@ -164,4 +164,4 @@ standalone_first = pytest.mark.parametrize(
         pytest.param(FASTAPI, id="fastapi", marks=pytest.mark.full),
     ],
 )
-"""Standalone in every run, in a FastAPI host in the full one."""
+"""Runs with the standalone application always, with the FastAPI application in the full suite only."""

@@ -1,18 +1,18 @@
-"""The fault matrix: a test declares a row, measures it, and the rows of all tests become one table.
+"""The fault table: tests declare rows and measure them, and all rows together make up docs/faults.md.
 
-A test of a fault looks like this::
+An example::
 
-    @row("Killed and restarted", "503 until it is back", counts="messages handled")
+    @row("Killed and restarted", "503 until it recovers", counts="messages handled")
     async def test_killed_and_restarted(nats: NatsServer, fault: Fault) -> None:
         fault.happened()
         nats.kill()
         await eventually_status(ready, 503)
-        fault.told()
+        fault.not_ready()
         fault.repaired()
         nats.restart()
-        await eventually_status(ready, 204)
+        await eventually_status(ready, 200)
         await round_trip(broker, received, "after")
-        fault.back()
+        fault.ready()
         fault.counted(len(handled), of=len(published))
 """
 
@@ -30,8 +30,9 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from nats.js.api import ConsumerConfig
 
 from faststream_adapters import BrokerLifespan, make_liveness_asgi, make_readiness_asgi
-from faststream_adapters.lifespan import LifespanKeywords
-from tests.support import eventually, eventually_status
+from faststream_adapters._lifecycle.options import LifespanKeywords
+from tests.harness.clients import eventually_status
+from tests.harness.waiting import eventually
 
 IN_PROCESS = "in process"
 STANDALONE = "uvicorn standalone"
@@ -39,47 +40,50 @@ FASTAPI = "uvicorn + FastAPI"
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
-MARKER = "fault(row): the row of docs/faults.md that the test measures; see tests/faults/matrix.py"
+MARKER = "fault(row): the row of docs/faults.md that the test measures (see tests/faults/matrix.py)"
 
 NOTHING = "-"
 
 _EXPLANATION = f"""\
-# Faults, and what becomes of them
+# Faults and their effects
 
-What this package does when something breaks, as its tests have measured it: on real servers, which they kill,
-freeze and restart. `make fault-table` runs those tests and writes this page; do not edit it by hand.
+What happens when something fails, as measured by the tests of this package, which kill, freeze and restart
+real servers. `make fault-table` runs these tests and writes this page; do not edit it by hand.
 
-The times are those of one run on a machine with two cores, where two tests run side by side. They show the
-order of magnitude and promise nothing. Where several tests measure one row, the slowest counts, and every
-time is rounded up to a tenth of a second.
+The times are those of one run on a machine with two cores, where two tests run in parallel. They show the
+order of magnitude, and are not guaranteed. If several tests measure a row, it shows the slowest time. All
+times are rounded up to a tenth of a second.
 
 - **Fault**: what the test does to the service.
-- **Where**: `{IN_PROCESS}` is a `BrokerLifespan` and its probes inside the test; `{STANDALONE}` is an
-  `AsgiFastStream`, and `{FASTAPI}` a FastAPI application, each served by uvicorn in a process of its own and
-  asked over HTTP. The broker is NATS where no other is named; what each kind of broker has to stand is in the
-  rows that begin with "Any broker".
-- **What a user sees**: the answers of the probes, the error, what happens to messages. `204` and `503` are
-  those of the readiness endpoint, unless another one is named.
-- **Told after**: from the fault until readiness, or the start that failed, said so.
-- **Back after**: from the repair until readiness said 204 again *and* a message went through, from a
-  publisher to a handler.
-- **Nothing lost**: what was counted to see that no message was lost, where the fault could lose one.
+- **Where**: `{IN_PROCESS}` is a `BrokerLifespan` and its probes in the process of the test. `{STANDALONE}` is
+  an `AsgiFastStream`, and `{FASTAPI}` a FastAPI application; uvicorn serves each of them in a separate
+  process, and the test sends HTTP requests to it. The broker is NATS unless another one is named. The rows
+  that start with "Any broker" apply to each kind of broker.
+- **Effect**: the responses of the probes, the errors, and what happens to messages. `200` and `503` are those
+  of readiness unless another probe is named.
+- **Not ready after**: the time from the fault until readiness fails or the startup fails.
+- **Ready after**: the time from the repair until readiness succeeds *and* a message has gone from a publisher
+  to a handler.
+- **Nothing lost**: what was counted to verify that no message is lost, if the fault could lose one.
 
-A dash stands where there is nothing to measure.
+A dash means that there is nothing to measure.
 """
 
-_HEADINGS = ("Fault", "Where", "What a user sees", "Told after", "Back after", "Nothing lost")
+_SECTION = "\n## "
+"""The start of a section after the table."""
+
+_HEADINGS = ("Fault", "Where", "Effect", "Not ready after", "Ready after", "Nothing lost")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a test states about its row.
+    """A fault, as a test declares it.
 
     Args:
         name: The fault.
-        sees: What a user sees.
-        where: Where the test brings it about; one line of the table for each.
-        counts: What was counted to see that nothing was lost, as it is read after "20 of 20".
+        sees: The effect.
+        where: Where the test causes the fault. Each place is a row of the table.
+        counts: What is counted to verify that nothing is lost. It follows "20 of 20" in the table.
     """
 
     name: str
@@ -89,12 +93,12 @@ class Row:
 
 
 class Measured(NamedTuple):
-    """What one run of a test has measured; made of plain values, which travel between processes."""
+    """The measurements of one run of a test: plain values, because workers send them to the main process."""
 
     name: str
     where: str
-    told: float | None
-    back: float | None
+    time_to_unready: float | None
+    time_to_ready: float | None
     done: int
     of: int
 
@@ -106,59 +110,72 @@ def row(
     where: str | tuple[str, ...] = IN_PROCESS,
     counts: str = "",
 ) -> pytest.MarkDecorator:
-    """Declare the row that a test measures with the `fault` fixture; see `Row`."""
+    """Declare the row that a test measures with the `fault` fixture. The arguments are those of `Row`."""
     places = (where,) if isinstance(where, str) else where
     return pytest.mark.fault(Row(name, sees, places, counts))
 
 
 class Fault:
-    """The stopwatch of one run of a test; a time that is taken twice is the slower one."""
+    """Measures the times of one run of a test. If a time is measured several times, the slowest counts.
+
+    Args:
+        row: The row that the test declares.
+    """
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self._where = row.where[0] if len(row.where) == 1 else None
         self._since: dict[str, float] = {}
-        self._told: float | None = None
-        self._back: float | None = None
+        self._time_to_unready: float | None = None
+        self._time_to_ready: float | None = None
         self._done = self._of = 0
 
     def at(self, where: str) -> None:
-        """Say where this run takes place; needed when the row names more than one place."""
+        """Set the place of this run. Required if the row has several places."""
         assert where in self.row.where
         self._where = where
 
     def happened(self) -> None:
-        """Call it just before the fault is brought about."""
+        """Start measuring; call this just before causing the fault."""
         self._since["fault"] = time.monotonic()
 
-    def told(self) -> None:
-        """Call it when readiness, or the start, has told of the fault."""
-        self._told = max(self._told or 0.0, time.monotonic() - self._since.pop("fault"))
+    def not_ready(self) -> None:
+        """Record the time since the fault; call this when readiness, or the startup, has failed."""
+        self._time_to_unready = max(self._time_to_unready or 0.0, time.monotonic() - self._since.pop("fault"))
 
     def repaired(self) -> None:
-        """Call it just before the fault is repaired."""
+        """Start measuring; call this just before repairing the fault."""
         self._since["repair"] = time.monotonic()
 
-    def back(self) -> None:
-        """Call it when readiness has said 204 and a message has gone through."""
-        self._back = max(self._back or 0.0, time.monotonic() - self._since.pop("repair"))
+    def ready(self) -> None:
+        """Record the time since the repair; call this when readiness is 200 and a message was handled."""
+        self._time_to_ready = max(self._time_to_ready or 0.0, time.monotonic() - self._since.pop("repair"))
 
     def counted(self, done: int, *, of: int) -> None:
-        """Record that so many of so many were not lost; the test has checked it."""
-        assert self.row.counts, "Say in the row what is counted."
+        """Add to the count of what was not lost, after the test has verified it.
+
+        Args:
+            done: How many were not lost.
+            of: How many there were.
+        """
+        assert self.row.counts, "The row does not say what is counted: row(..., counts=...)."
         self._done += done
         self._of += of
 
     def measured(self) -> Measured:
-        """Return what was measured; a stopwatch that still runs is a mistake of the test."""
-        assert self._where is not None, "Say where: fault.at(...)."
-        assert not self._since, f"Nobody has stopped the clock of the {' and '.join(self._since)}."
-        assert bool(self.row.counts) == bool(self._of), "What the row counts was not counted."
-        return Measured(self.row.name, self._where, self._told, self._back, self._done, self._of)
+        """Return the measurements, and check that the test has completed all of them."""
+        assert self._where is not None, "The place of this run is not set: fault.at(...)."
+        assert not self._since, f"No time was recorded after: {', '.join(self._since)}."
+        assert bool(self.row.counts) == bool(self._of), (
+            "The row declares a count, but fault.counted(...) was not called."
+        )
+        return Measured(
+            self.row.name, self._where, self._time_to_unready, self._time_to_ready, self._done, self._of
+        )
 
 
 def declared() -> Iterator[Row]:
-    """Yield the rows that the tests in this folder declare, whether they run or not."""
+    """Yield the rows that the tests in this directory declare, whether they run or not."""
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         module = import_module(f"{__package__}.{path.stem}")
         for member in vars(module).values():
@@ -168,12 +185,14 @@ def declared() -> Iterator[Row]:
 
 
 def lines(rows: Iterable[Row]) -> Mapping[tuple[str, str], Row]:
-    """Return the row of each line of the table, in their order, by name and place."""
-    found: dict[tuple[str, str], Row] = {}
+    """Return the declared row for each name and place, in the order of the table."""
+    table: dict[tuple[str, str], Row] = {}
     for each in rows:
         for where in each.where:
-            assert found.setdefault((each.name, where), each) == each, f"Two different rows: {each.name}"
-    return dict(sorted(found.items(), key=lambda item: (item[0][0].casefold(), item[0][1])))
+            assert table.setdefault((each.name, where), each) == each, (
+                f"Two different rows have the name {each.name!r}."
+            )
+    return dict(sorted(table.items(), key=lambda item: (item[0][0].casefold(), item[0][1])))
 
 
 def page(rows: Iterable[Row], runs: Iterable[Measured]) -> str:
@@ -195,9 +214,20 @@ def page(rows: Iterable[Row], runs: Iterable[Measured]) -> str:
     return "\n".join([_EXPLANATION, *body, ""])
 
 
+def further_sections(text: str) -> str:
+    """Return the part of a page that follows its table, which other commands write."""
+    return _split(text)[1]
+
+
+def _split(text: str) -> tuple[str, str]:
+    first, heading, rest = text.partition(_SECTION)
+    return first, heading + rest
+
+
 def rows_of(text: str) -> list[tuple[str, str, str]]:
-    """Return fault, place and what a user sees of each line in a page."""
-    table = [line for line in text.splitlines() if line.startswith("| ")]
+    """Return the name, the place and the effect of each row in a page."""
+    first, _ = _split(text)
+    table = [line for line in first.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[2:]]
     return [(name, where, sees) for name, where, sees, *_ in cells]
 
@@ -205,12 +235,12 @@ def rows_of(text: str) -> list[tuple[str, str, str]]:
 def _results(row: Row, runs: list[Measured]) -> tuple[str, str, str]:
     of = sum(run.of for run in runs)
     lost = f"{sum(run.done for run in runs)} of {of} {row.counts}" if of else NOTHING
-    return _seconds(run.told for run in runs), _seconds(run.back for run in runs), lost
+    return _seconds(run.time_to_unready for run in runs), _seconds(run.time_to_ready for run in runs), lost
 
 
 def _seconds(times: Iterable[float | None]) -> str:
     slowest = max((each for each in times if each is not None), default=None)
-    # Up, so that nothing is said to be faster than it was.
+    # Rounded up, so that no time is shorter than the measured one.
     return NOTHING if slowest is None else f"{math.ceil(slowest * 10) / 10:.1f} s"
 
 
@@ -219,12 +249,12 @@ def _line(cells: Iterable[Any]) -> str:
 
 
 class Service:
-    """The consumer that the faults in process are tried on: a broker, its lifespan and its probes.
+    """The consumer for tests of faults in process: a broker, its lifespan and its probes.
 
     Args:
-        url: Where NATS is.
-        kind: How the subscriber is fed: `core`, or JetStream's `push` or `pull`.
-        replicas: On how many servers JetStream keeps the messages.
+        url: The URL of the NATS server, or the URLs of several.
+        kind: The kind of subscriber: `core`, or `push` or `pull` for JetStream.
+        replicas: The number of servers on which JetStream stores the messages.
         client: Options for the broker.
         keywords: Keywords for the lifespan.
     """
@@ -238,10 +268,10 @@ class Service:
         client: Mapping[str, Any] | None = None,
         **keywords: Unpack[LifespanKeywords],
     ) -> None:
-        self.broker = NatsBroker(url, reconnect_time_wait=0, **(client or {}))
+        self.broker = NatsBroker(url, **{"reconnect_time_wait": 0, **(client or {})})
         self.kind = kind
         self.published: list[int] = []
-        """What the server has acknowledged, where it does."""
+        """The published numbers. With JetStream, the server has acknowledged them."""
         self.handled: list[int] = []
         options = {"stream": JStream("jobs", num_replicas=replicas), "ack_policy": AckPolicy.NACK_ON_ERROR}
         options["config"] = ConsumerConfig(ack_wait=1.0)
@@ -254,7 +284,7 @@ class Service:
         self.run_by(BrokerLifespan(self.broker, **keywords))
 
     def run_by(self, lifespan: BrokerLifespan) -> None:
-        """Let this lifespan run the broker, instead of one of its own."""
+        """Use a lifespan for the broker, in place of the one made by the constructor."""
         self.lifespan = lifespan
         self.ready = make_readiness_asgi(lifespan)
         self.live = make_liveness_asgi(lifespan)
@@ -264,21 +294,25 @@ class Service:
         self.handled.append(number)
 
     async def work(self, number: int) -> None:
-        """Do what the handler does for a message; a subclass may have something to do."""
+        """Process a message. Does nothing; subclasses may override it."""
 
     async def publish(self, seconds: float = 5.0) -> None:
-        """Publish the next number, and wait until JetStream has acknowledged it, for so many seconds."""
+        """Publish the next number. With JetStream, wait for the acknowledgement.
+
+        Args:
+            seconds: The timeout of the publish.
+        """
         number = len(self.published)
         stream = None if self.kind == "core" else "jobs"
         await self.broker.publish(number, "jobs", stream=stream, timeout=seconds)
         self.published.append(number)
 
     async def works(self) -> None:
-        """Wait until readiness says 204, a new message has gone through, and none before it is missing."""
-        await eventually_status(self.ready, 204, 30.0)
+        """Wait until readiness is 200, and a new message and all before it are handled."""
+        await eventually_status(self.ready, 200, 30.0)
         await self.publish()
         await self.handled_all()
 
     async def handled_all(self) -> None:
-        """Wait until all that was published is handled, at least once."""
+        """Wait until every published number is handled at least once."""
         await eventually(lambda: set(self.published) <= set(self.handled), 30.0)

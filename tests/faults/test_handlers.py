@@ -1,4 +1,4 @@
-"""Handlers that do not come to an end, seen by the liveness probe."""
+"""The liveness probe and handlers that hang."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,43 +16,43 @@ from faststream_adapters import (
     FastStream,
     make_liveness_asgi,
 )
-from tests.servers.nats import NatsServer
-from tests.support import client, eventually_status, status
+from tests.harness.clients import client, eventually_status, status
+from tests.harness.servers.nats import NatsServer
 
 
 class Job:
-    """A handler that works until it is told to stop."""
+    """A handler that runs until `resume` is set."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()
-        self.go_on = asyncio.Event()
+        self.started = asyncio.Event()
+        self.resume = asyncio.Event()
 
     async def __call__(self, message: str) -> None:
-        self.begun.set()
-        await self.go_on.wait()
+        self.started.set()
+        await self.resume.wait()
 
 
-def of_broker(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
+def broker_target(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
     return BrokerLifespan(broker), broker
 
 
-def of_lifespan(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
+def lifespan_target(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
     lifespan = BrokerLifespan(broker)
     return lifespan, lifespan
 
 
-def of_app(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
+def app_target(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
     app = AsgiFastStream(broker)
     return app.broker_lifespan, app
 
 
-def of_upstreams_app(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
+def faststream_target(broker: NatsBroker) -> tuple[BrokerLifespan, Any]:
     app = FastStream(broker)
     return BrokerLifespan(app), app
 
 
-@pytest.mark.parametrize("make", [of_broker, of_lifespan, of_app, of_upstreams_app])
-async def test_a_handler_that_takes_too_long_is_seen(
+@pytest.mark.parametrize("make", [broker_target, lifespan_target, app_target, faststream_target])
+async def test_liveness_fails_while_a_handler_exceeds_its_age(
     nats: NatsServer,
     make: Callable[[NatsBroker], tuple[BrokerLifespan, Any]],
 ) -> None:
@@ -61,17 +61,17 @@ async def test_a_handler_that_takes_too_long_is_seen(
     broker.subscriber("jobs")(job.__call__)
     lifespan, target = make(broker)
     live = make_liveness_asgi(target, max_handler_age=0.2)
-    patient = make_liveness_asgi(target, max_handler_age=3600.0, details=True)
+    with_long_age = make_liveness_asgi(target, max_handler_age=3600.0, details=True)
     async with lifespan:
         await broker.publish("work", "jobs")
-        await job.begun.wait()
+        await job.started.wait()
         await eventually_status(live, 503)
-        assert await status(patient) == 200
-        job.go_on.set()
-        await eventually_status(live, 204)
+        assert await status(with_long_age) == 200
+        job.resume.set()
+        await eventually_status(live, 200)
 
 
-async def test_a_broker_that_is_added_before_the_start_counts_too(nats: NatsServer) -> None:
+async def test_handlers_of_a_broker_that_is_added_before_the_startup_are_monitored(nats: NatsServer) -> None:
     job = Job()
     app = AsgiFastStream(liveness_path="/live", max_handler_age=0.2)
     broker = NatsBroker(nats.url, logger=None)
@@ -80,33 +80,33 @@ async def test_a_broker_that_is_added_before_the_start_counts_too(nats: NatsServ
     broker.include_router(router)
     app.add_broker(broker)
     async with app.broker_lifespan, client(app) as http:
-        assert (await http.get("/live")).status_code == 204
+        assert (await http.get("/live")).status_code == 200
         await broker.publish("work", "jobs")
-        await job.begun.wait()
+        await job.started.wait()
         async with asyncio.timeout(10):
             while (await http.get("/live")).status_code != 503:
                 ...
-        job.go_on.set()
+        job.resume.set()
 
 
-async def test_a_handler_that_fails_is_forgotten(nats: NatsServer) -> None:
-    tried = asyncio.Event()
+async def test_a_handler_that_has_failed_no_longer_counts(nats: NatsServer) -> None:
+    called = asyncio.Event()
     broker = NatsBroker(nats.url, logger=None)
 
     @broker.subscriber("jobs")
     async def fail(message: str) -> None:
-        tried.set()
+        called.set()
         raise KeyError
 
     lifespan = BrokerLifespan(broker)
     live = make_liveness_asgi(lifespan, max_handler_age=0.000001)
     async with lifespan:
         await broker.publish("work", "jobs")
-        await tried.wait()
-        await eventually_status(live, 204)
+        await called.wait()
+        await eventually_status(live, 200)
 
 
-async def test_a_middleware_that_hangs_is_seen_too(nats: NatsServer) -> None:
+async def test_liveness_fails_while_a_middleware_hangs(nats: NatsServer) -> None:
     job = Job()
 
     class Hanging(BaseMiddleware[Any, Any]):
@@ -120,11 +120,11 @@ async def test_a_middleware_that_hangs_is_seen_too(nats: NatsServer) -> None:
     async with lifespan:
         await broker.publish("work", "jobs")
         await eventually_status(live, 503)
-        job.go_on.set()
-        await eventually_status(live, 204)
+        job.resume.set()
+        await eventually_status(live, 200)
 
 
-def test_without_a_limit_handlers_are_not_watched() -> None:
+def test_handlers_are_not_monitored_without_a_maximum_age() -> None:
     broker = NatsBroker()
     before = len(broker.config.broker_middlewares)
     make_liveness_asgi(broker)
@@ -135,11 +135,11 @@ def test_without_a_limit_handlers_are_not_watched() -> None:
 
 
 @pytest.mark.parametrize("age", [0, -1.0, float("nan")])
-def test_a_limit_is_a_number_of_seconds_above_zero(age: float) -> None:
+def test_an_invalid_maximum_age_is_refused(age: float) -> None:
     with pytest.raises(SetupError, match="max_handler_age must be a number of seconds above 0"):
         make_liveness_asgi(NatsBroker(), max_handler_age=age)
 
 
-def test_a_limit_without_a_liveness_probe_is_refused() -> None:
+def test_a_maximum_age_without_a_liveness_probe_is_refused() -> None:
     with pytest.raises(SetupError, match="max_handler_age has no effect without liveness_path"):
         AsgiFastStream(NatsBroker(), max_handler_age=1.0)

@@ -1,9 +1,8 @@
-"""The fault matrix in one process: each test brings about a fault, and measures what docs/faults.md tells."""
+"""Faults in process: each test causes a fault and measures the values of its rows in docs/faults.md."""
 
 import asyncio
 import selectors
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -19,9 +18,9 @@ from faststream import FastStream
 from faststream.nats.security import NatsSecurity
 from nats.js.errors import NotFoundError
 
-from faststream_adapters import BrokerLifespan, make_readiness_asgi, supervision
-from faststream_adapters.lifespan import BrokerStartError
-from tests.conftest import NatsFactory
+from faststream_adapters import BrokerLifespan, make_readiness_asgi
+from faststream_adapters._lifecycle.managed import managed_broker
+from faststream_adapters._utils.errors import BrokerStartError
 from tests.faults.matrix import (
     FASTAPI,
     IN_PROCESS,
@@ -37,9 +36,10 @@ from tests.faults.matrix import (
     row,
     rows_of,
 )
-from tests.servers import HOST, hold_port
-from tests.servers.nats import NatsServer
-from tests.support import client, eventually, eventually_status, status
+from tests.harness.clients import client, eventually_status, status
+from tests.harness.servers import HOST, hold_port
+from tests.harness.servers.nats import NatsFactory, NatsServer, tls
+from tests.harness.waiting import eventually
 
 pytest_plugins = ["pytester"]
 
@@ -50,12 +50,12 @@ kinds = pytest.mark.parametrize(
 jetstream_kinds = pytest.mark.parametrize("kind", ["push", pytest.param("pull", marks=pytest.mark.full)])
 
 
-async def fails_to_start(service: Service, fault: Fault, why: str = ".+") -> None:
-    """Start strictly, and see the error that names the reason and no password."""
+async def startup_fails(service: Service, fault: Fault, reason: str = ".+") -> None:
+    """Check that a strict startup fails with an error that contains the reason and no password."""
     fault.happened()
-    with pytest.raises(BrokerStartError, match=f"could not be started.*: {why}\\.$") as raised:
+    with pytest.raises(BrokerStartError, match=f"could not be started.*: {reason}") as raised:
         await service.lifespan.enter()
-    fault.told()
+    fault.not_ready()
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is not None
     assert str(service.lifespan.state) == "failed"
@@ -63,68 +63,72 @@ async def fails_to_start(service: Service, fault: Fault, why: str = ".+") -> Non
     assert await status(service.ready) == 503
 
 
-# --- The server at the start ---
+# --- The server at startup ---
 
 
 @row(
-    'Server down at the start, `startup="strict"`',
-    "the start fails with an error that says so; nothing is left behind, and it can be tried again",
+    'Server down at startup, `startup="strict"`',
+    "the startup fails with an error that says why; nothing is left behind, and it can be tried again",
 )
 @kinds
-async def test_down_at_the_start(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_a_strict_startup_fails_while_the_server_is_down(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     nats_js.stop()
     service = Service(nats_js.url, kind, startup_timeout=3.0)
-    await fails_to_start(service, fault, "the connection was refused")
+    await startup_fails(service, fault, "the connection was refused")
     fault.repaired()
     nats_js.start()
     async with service.lifespan:
-        await is_back(service, fault)
+        await recovers(service, fault)
 
 
 @row(
-    'Server down at the start, `startup="background"`',
-    "503 from the first moment, liveness 204; comes up by itself when the server does",
+    'Server down at startup, `startup="background"`',
+    "503 at once, liveness 200; recovers by itself when the server is up",
 )
 @kinds
-async def test_up_late(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_a_background_startup_succeeds_when_the_server_comes_up(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     nats_js.stop()
     service = Service(nats_js.url, kind, startup="background")
     fault.happened()
     async with service.lifespan:
         assert await status(service.ready) == 503
-        fault.told()
-        # As late as it takes for a first try to fail.
-        run = supervision.run_of(service.broker)
-        await eventually(lambda: run.error is not None)
+        fault.not_ready()
+        # The server comes up after the first attempt has failed.
+        managed = managed_broker(service.broker)
+        await eventually(lambda: managed.error is not None)
         assert await status(service.ready) == 503
-        assert await status(service.live) == 204
+        assert await status(service.live) == 200
         fault.repaired()
         nats_js.start()
         await service.works()
-        fault.back()
+        fault.ready()
 
 
 @row(
-    'Server frozen at the start, `startup="strict"`',
-    "the start fails within `startup_timeout` (3 s here)",
+    'Server frozen at startup, `startup="strict"`',
+    "the startup fails within `startup_timeout` (3 s here)",
 )
 @pytest.mark.full
-async def test_frozen_at_the_start(nats_js: NatsServer, fault: Fault) -> None:
+async def test_a_strict_startup_fails_while_the_server_is_frozen(nats_js: NatsServer, fault: Fault) -> None:
     nats_js.freeze()
     service = Service(nats_js.url, "push", startup_timeout=3.0)
-    await fails_to_start(service, fault, "it did not answer in time")
+    await startup_fails(service, fault, "it did not reply in time")
     fault.repaired()
     nats_js.thaw()
     async with service.lifespan:
-        await is_back(service, fault)
+        await recovers(service, fault)
 
 
 @row(
-    'Server frozen at the start, `startup="background"`',
-    "503 from the first moment, liveness 204; comes up by itself when the server answers",
+    'Server frozen at startup, `startup="background"`',
+    "503 at once, liveness 200; recovers by itself when the server responds",
 )
 @pytest.mark.full
-async def test_frozen_at_the_start_in_the_background(
+async def test_a_background_startup_succeeds_when_the_server_is_thawed(
     nats_js: NatsServer,
     fault: Fault,
     caplog: pytest.LogCaptureFixture,
@@ -134,52 +138,55 @@ async def test_frozen_at_the_start_in_the_background(
     fault.happened()
     async with service.lifespan:
         assert await status(service.ready) == 503
-        fault.told()
+        fault.not_ready()
         await eventually(lambda: "is not up yet" in caplog.text)
         assert await status(service.ready) == 503
-        assert await status(service.live) == 204
+        assert await status(service.live) == 200
         fault.repaired()
         nats_js.thaw()
         await service.works()
-        fault.back()
+        fault.ready()
 
 
 # --- The server while the service runs ---
 
 
-async def is_seen(service: Service, fault: Fault) -> None:
-    """Wait until readiness tells of the fault; liveness does not, for the service can recover by itself."""
+async def becomes_unready(service: Service, fault: Fault) -> None:
+    """Wait until readiness fails. Liveness succeeds, because the service can recover by itself."""
     await eventually_status(service.ready, 503, 30.0)
-    fault.told()
-    assert await status(service.live) == 204
+    fault.not_ready()
+    assert await status(service.live) == 200
 
 
-async def is_back(service: Service, fault: Fault) -> None:
+async def recovers(service: Service, fault: Fault) -> None:
+    """Wait until readiness is 200 and a message is handled."""
     await service.works()
-    fault.back()
+    fault.ready()
 
 
-@row("Server killed and restarted, core NATS", "503 while it is away, liveness 204; consumes again by itself")
-async def test_killed_and_restarted(nats: NatsServer, fault: Fault) -> None:
+@row(
+    "Server killed and restarted, core NATS", "503 while the server is down, liveness 200; recovers by itself"
+)
+async def test_readiness_fails_while_the_server_is_down(nats: NatsServer, fault: Fault) -> None:
     service = Service(nats.url)
     async with service.lifespan:
         for _ in range(3):
             await service.works()
             fault.happened()
             nats.kill()
-            await is_seen(service, fault)
+            await becomes_unready(service, fault)
             fault.repaired()
             nats.restart()
-            await is_back(service, fault)
+            await recovers(service, fault)
 
 
 @row(
     "Server killed and restarted, JetStream",
-    "503 while it is away, liveness 204; consumes again by itself",
+    "503 while the server is down, liveness 200; recovers by itself",
     counts="acknowledged publishes handled",
 )
 @jetstream_kinds
-async def test_killed_and_restarted_with_messages_on_their_way(
+async def test_acknowledged_publishes_survive_a_restart_of_the_server(
     nats_js: NatsServer,
     fault: Fault,
     kind: str,
@@ -192,73 +199,79 @@ async def test_killed_and_restarted_with_messages_on_their_way(
                 await service.publish()
             fault.happened()
             nats_js.kill()
-            await is_seen(service, fault)
+            await becomes_unready(service, fault)
             fault.repaired()
             nats_js.restart()
-            await is_back(service, fault)
+            await recovers(service, fault)
     fault.counted(len(set(service.handled)), of=len(service.published))
 
 
 @row(
     "Server frozen and thawed",
-    "503 while it does not answer, liveness 204; consumes again by itself",
+    "503 while the server does not respond, liveness 200; recovers by itself",
 )
 @kinds
-async def test_frozen_and_thawed(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_readiness_fails_while_the_server_is_frozen(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     service = Service(nats_js.url, kind)
     async with service.lifespan:
         await service.works()
         for _ in range(2):
             fault.happened()
             nats_js.freeze()
-            await is_seen(service, fault)
+            await becomes_unready(service, fault)
             fault.repaired()
             nats_js.thaw()
-            await is_back(service, fault)
+            await recovers(service, fault)
 
 
 @row(
     "Server down for longer than the client tries to reconnect",
-    "503 while it is away, liveness 204; the client does not give up, and consumes again by itself",
+    "503 while the server is down, liveness 200; the client does not give up, and recovers by itself",
 )
 @kinds
-async def test_down_longer_than_the_client_reconnects(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_the_client_reconnects_beyond_its_limit_of_attempts(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     service = Service(nats_js.url, kind, client={"max_reconnect_attempts": 1})
     async with service.lifespan:
         await service.works()
         client = service.broker.connection
         fault.happened()
         nats_js.kill()
-        await is_seen(service, fault)
-        # More failures than would have made the client give up for good.
+        await becomes_unready(service, fault)
+        # With more failures than this, the client would have given up.
         await eventually(lambda: all(each.reconnects > 3 for each in client._server_pool))  # noqa: SLF001 (counted nowhere else)
         fault.repaired()
         nats_js.restart()
-        await is_back(service, fault)
+        await recovers(service, fault)
 
 
 @row(
     "Server up for a second and down for a second, 15 times",
-    "503 while it is away, liveness 204; consumes again by itself",
+    "503 while the server is down, liveness 200; recovers by itself",
     counts="acknowledged publishes handled",
 )
 @jetstream_kinds
 @pytest.mark.full
 @pytest.mark.timeout(240)
-async def test_flapping(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_acknowledged_publishes_survive_a_flapping_server(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     service = Service(nats_js.url, kind)
     loop = asyncio.get_running_loop()
-    over = False
+    stopping = False
     refused = 0
 
     async def publish() -> None:
         nonlocal refused
-        while not over:
+        while not stopping:
             try:
                 await service.publish(0.5)
-            except Exception:  # noqa: BLE001 (not acknowledged, so not promised)
+            except Exception:  # noqa: BLE001 (not acknowledged, so it may be lost)
                 refused += 1
-            # A rate, so that the test does not turn into one of throughput.
+            # Limit the rate, because throughput is not what is tested.
             await asyncio.sleep(0.02)
 
     async with service.lifespan:
@@ -268,17 +281,17 @@ async def test_flapping(nats_js: NatsServer, fault: Fault, kind: str) -> None:
             start = loop.time()
             fault.happened()
             nats_js.kill()
-            await is_seen(service, fault)
+            await becomes_unready(service, fault)
             await asyncio.sleep(max(0.0, start + 1.0 - loop.time()))
             fault.repaired()
             nats_js.restart()
             before = len(service.published)
-            await eventually_status(service.ready, 204, 30.0)
+            await eventually_status(service.ready, 200, 30.0)
             await eventually(lambda before=before: len(service.published) > before, 30.0)  # type: ignore[misc]
-            fault.back()
-            assert await status(service.live) == 204
+            fault.ready()
+            assert await status(service.live) == 200
             await asyncio.sleep(max(0.0, start + 2.0 - loop.time()))
-        over = True
+        stopping = True
         await publisher
         await service.works()
     assert refused
@@ -288,51 +301,36 @@ async def test_flapping(nats_js: NatsServer, fault: Fault, kind: str) -> None:
 # --- Credentials and TLS ---
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """Return a self-signed certificate for this host; its key lies beside it."""
-    path = tmp_path / "certificate.pem"
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=test"
-    )
-    names = ["-addext", f"subjectAltName=IP:{HOST}"]
-    files = ["-out", str(path), "-keyout", str(path.with_suffix(".key"))]
-    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
-    return path
-
-
-def tls(certificate: Path) -> str:
-    return f'tls {{ cert_file: "{certificate}", key_file: "{certificate.with_suffix(".key")}" }}'
-
-
 def trusting(certificate: Path, **options: Any) -> dict[str, Any]:
     return {"security": NatsSecurity(ssl_context=ssl.create_default_context(cafile=certificate), **options)}
 
 
-WRONG_PASSWORD = "Wrong password at the start"
+WRONG_PASSWORD = "Wrong password at startup"
 
 
 @row(
     f'{WRONG_PASSWORD}, `startup="strict"`',
-    "the start fails with an error that says so and hides the password; it can be tried again",
+    "the startup fails with an error that says why, without the password; it can be tried again",
 )
-async def test_wrong_password(nats_factory: NatsFactory, fault: Fault) -> None:
+async def test_a_strict_startup_fails_while_the_password_is_wrong(
+    nats_factory: NatsFactory, fault: Fault
+) -> None:
     server = nats_factory(user="user", password="changed")
     server.password = "secret"
     service = Service(server.url, client={"max_reconnect_attempts": 3})
-    await fails_to_start(service, fault, "the credentials were rejected")
+    await startup_fails(service, fault, "the credentials were rejected")
     fault.repaired()
     server.restart()
     async with service.lifespan:
-        await is_back(service, fault)
+        await recovers(service, fault)
 
 
 @row(
     f'{WRONG_PASSWORD}, `startup="background"`',
-    "503, liveness 204; comes up by itself once the password is right",
+    "503, liveness 200; recovers by itself once the password is correct",
 )
 @pytest.mark.full
-async def test_wrong_password_in_the_background(
+async def test_a_background_startup_succeeds_when_the_password_is_corrected(
     nats_factory: NatsFactory,
     fault: Fault,
     caplog: pytest.LogCaptureFixture,
@@ -343,21 +341,21 @@ async def test_wrong_password_in_the_background(
     fault.happened()
     async with service.lifespan:
         assert await status(service.ready) == 503
-        fault.told()
-        await eventually(lambda: "is not up: the credentials were rejected." in caplog.text)
-        assert await status(service.live) == 204
+        fault.not_ready()
+        await eventually(lambda: "is not up: the credentials were rejected (" in caplog.text)
+        assert await status(service.live) == 200
         fault.repaired()
         server.restart()
-        await is_back(service, fault)
+        await recovers(service, fault)
     assert "secret" not in caplog.text
 
 
 @row(
     "Password changed while the service runs, and changed back",
-    "503 as long as it is wrong, liveness 204; consumes again by itself",
+    "503 while the password is wrong, liveness 200; recovers by itself",
 )
 @pytest.mark.full
-async def test_password_changed(nats_factory: NatsFactory, fault: Fault) -> None:
+async def test_readiness_fails_while_the_password_is_wrong(nats_factory: NatsFactory, fault: Fault) -> None:
     server = nats_factory(user="user", password="secret")
     service = Service(server.url)
     async with service.lifespan:
@@ -366,21 +364,21 @@ async def test_password_changed(nats_factory: NatsFactory, fault: Fault) -> None
         server.password = "changed"
         fault.happened()
         server.reload()
-        await is_seen(service, fault)
+        await becomes_unready(service, fault)
         await eventually(lambda: first.is_closed, 30.0)
         assert await status(service.ready) == 503
         server.password = "secret"
         fault.repaired()
         server.reload()
-        await is_back(service, fault)
+        await recovers(service, fault)
 
 
 @row(
     "The server requires TLS with a certificate that the client does not trust",
-    "the start fails; once the certificate is trusted or TLS is off, it can be tried again",
+    "the startup fails; it can be tried again once the certificate is trusted or TLS is off",
 )
 @pytest.mark.parametrize("startup", ["strict", pytest.param("background", marks=pytest.mark.full)])
-async def test_tls_on_the_server_only(
+async def test_startup_fails_while_the_certificate_is_not_trusted(
     nats_factory: NatsFactory,
     fault: Fault,
     certificate: Path,
@@ -389,27 +387,27 @@ async def test_tls_on_the_server_only(
     server = nats_factory(config=tls(certificate))
     service = Service(server.url, startup=startup, startup_timeout=3.0 if startup == "strict" else None)
     if startup == "strict":
-        await fails_to_start(service, fault, r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)")
+        await startup_fails(service, fault, r"TLS failed \(CERTIFICATE_VERIFY_FAILED\)")
     else:
         fault.happened()
         await service.lifespan.enter()
-        await is_seen(service, fault)
+        await becomes_unready(service, fault)
     server.config = ""
     fault.repaired()
     server.restart()
     if startup == "strict":
         await service.lifespan.enter()
-    await is_back(service, fault)
+    await recovers(service, fault)
     await service.lifespan.leave()
 
 
 @row(
-    "The client wants TLS, the server has none",
-    "the start fails",
+    "The client requires TLS, the server has none",
+    "the startup fails",
 )
 @pytest.mark.full
-@pytest.mark.parametrize("first", [True, False], ids=["TLS first", "TLS when the server asks for it"])
-async def test_tls_on_the_client_only(
+@pytest.mark.parametrize("first", [True, False], ids=["TLS first", "TLS when the server requires it"])
+async def test_startup_fails_while_the_server_has_no_tls(
     nats_factory: NatsFactory,
     fault: Fault,
     certificate: Path,
@@ -419,18 +417,18 @@ async def test_tls_on_the_client_only(
     server = nats_factory()
     client = trusting(certificate, tls_handshake_first=first)
     service = Service(server.url, client=client, startup_timeout=3.0)
-    # nats-py itself would go on without TLS when the server does not ask for it.
-    reason = ".+" if first else "TLS was asked for, and the server offers none"
-    await fails_to_start(service, fault, rf"TLS failed \({reason}\)")
+    # nats-py itself would continue without TLS if the server does not require it.
+    reason = ".+" if first else "the broker's options require TLS, and the server does not offer it"
+    await startup_fails(service, fault, rf"TLS failed \({reason}\)")
     server.config = tls(certificate).replace("tls {", "tls { handshake_first: auto,")
     fault.repaired()
     server.restart()
     async with service.lifespan:
-        await is_back(service, fault)
+        await recovers(service, fault)
 
 
 @pytest.mark.full
-async def test_a_server_that_has_lost_its_tls_is_not_trusted(
+async def test_readiness_fails_after_the_client_reconnected_without_tls(
     nats_factory: NatsFactory,
     certificate: Path,
 ) -> None:
@@ -442,7 +440,7 @@ async def test_a_server_that_has_lost_its_tls_is_not_trusted(
         server.config = ""
         server.restart()
         async with asyncio.timeout(30):
-            # nats-py has come back without TLS.
+            # nats-py has reconnected without TLS.
             while (await http.get("/")).json()["code"] != "error":
                 ...
 
@@ -452,9 +450,9 @@ async def test_a_server_that_has_lost_its_tls_is_not_trusted(
 
 @row(
     "One of two brokers down",
-    "503, liveness 204; the other broker goes on consuming",
+    "503, liveness 200; the other broker keeps consuming",
 )
-async def test_one_of_two_brokers_down(nats_factory: NatsFactory, fault: Fault) -> None:
+async def test_a_broker_consumes_while_the_other_is_down(nats_factory: NatsFactory, fault: Fault) -> None:
     first, second = nats_factory(), nats_factory()
     service, other = Service(first.url), Service(second.url)
     service.run_by(BrokerLifespan(service.broker, other.broker))
@@ -462,54 +460,56 @@ async def test_one_of_two_brokers_down(nats_factory: NatsFactory, fault: Fault) 
         for stopped, lost, kept in ((first, service, other), (second, other, service)):
             fault.happened()
             stopped.kill()
-            await is_seen(service, fault)
+            await becomes_unready(service, fault)
             await kept.publish()
             await kept.handled_all()
             fault.repaired()
             stopped.restart()
             lost.ready = service.ready
-            await is_back(lost, fault)
+            await recovers(lost, fault)
 
 
 @row(
-    "One of two brokers down, and it is named in `optional=`",
-    '204 all the time, `"status": "warn"` in the details; the other broker goes on consuming',
+    "One of two brokers down, named in `optional=`",
+    'stays 200, with `"status": "warn"` in the details; the other broker keeps consuming',
 )
-async def test_an_optional_broker_down(nats_factory: NatsFactory, fault: Fault) -> None:
+async def test_readiness_succeeds_while_an_optional_broker_is_down(
+    nats_factory: NatsFactory, fault: Fault
+) -> None:
     first, second = nats_factory(), nats_factory()
     service, other = Service(first.url), Service(second.url)
     service.run_by(BrokerLifespan(service.broker, other.broker, optional=(other.broker,)))
     details = make_readiness_asgi(service.lifespan, details=True)
 
-    async def told() -> str:
+    async def health() -> str:
         async with client(details) as http:
-            answer = await http.get("/")
-        assert answer.status_code == 200
-        return str(answer.json()["status"])
+            response = await http.get("/")
+        assert response.status_code == 200
+        return str(response.json()["status"])
 
     second.stop()
     for _ in range(2):
         fault.happened()
         async with service.lifespan:
             await service.works()
-            await until(told, "warn")
-            fault.told()
+            await until(health, "warn")
+            fault.not_ready()
             fault.repaired()
             second.start()
-            await until(told, "pass")
+            await until(health, "pass")
             await other.publish()
             await other.handled_all()
-            fault.back()
+            fault.ready()
             fault.happened()
             second.kill()
-            await until(told, "warn")
-            fault.told()
+            await until(health, "warn")
+            fault.not_ready()
             await service.works()
 
 
-async def until(ask: Callable[[], Awaitable[str]], expected: str) -> None:
+async def until(get: Callable[[], Awaitable[str]], expected: str) -> None:
     async with asyncio.timeout(30):
-        while await ask() != expected:  # noqa: ASYNC110 (it tells nobody)
+        while await get() != expected:  # noqa: ASYNC110 (a probe can only be polled)
             await asyncio.sleep(0.02)
 
 
@@ -517,7 +517,7 @@ async def until(ask: Callable[[], Awaitable[str]], expected: str) -> None:
 
 
 class Raising(Service):
-    """The handler raises twice at each fourth message."""
+    """A service whose handler raises twice for every fourth message."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -532,64 +532,67 @@ class Raising(Service):
 
 @row(
     "Handler raises",
-    "204: other messages are handled; with `AckPolicy.NACK_ON_ERROR` JetStream delivers the message again",
+    "200; other messages are handled; with `AckPolicy.NACK_ON_ERROR` JetStream redelivers the message",
     counts="messages handled in the end",
 )
 @jetstream_kinds
-async def test_a_handler_that_raises(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_messages_are_redelivered_to_a_handler_that_raised(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     service = Raising(nats_js.url, kind)
     async with service.lifespan:
         for _ in range(12):
             await service.publish()
-            assert await status(service.ready) == 204
+            assert await status(service.ready) == 200
         await service.handled_all()
-        assert await status(service.ready) == 204
+        assert await status(service.ready) == 200
     assert sorted(service.raised) == [0, 0, 4, 4, 8, 8]
     fault.counted(len(set(service.handled)), of=len(service.published))
 
 
 class Hanging(Service):
-    """The handler never comes to an end with the first message that it gets, until it is told to work."""
+    """A service whose handler never returns for the first message, unless `repaired` is set."""
 
-    hanging: asyncio.Event | None = None
+    hanging = False
     repaired = False
 
     async def work(self, number: int) -> None:
         if not self.repaired and number == 0:
-            self.hanging = asyncio.Event()
-            self.hanging.set()
+            self.hanging = True
             await asyncio.Event().wait()
 
 
 @row(
     "Handler hangs",
-    "204: the probes answer; the shutdown ends after `shutdown_timeout` (1 s here); "
-    "JetStream delivers the message again after the next start",
+    "200; the shutdown ends after `shutdown_timeout` (1 s here); JetStream redelivers the message after "
+    "the next start",
     counts="messages handled in the end",
 )
 @jetstream_kinds
-async def test_a_handler_that_hangs(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_shutdown_times_out_on_a_handler_that_hangs(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     service = Hanging(nats_js.url, kind, shutdown_timeout=1.0)
     async with service.lifespan:
         await service.publish()
         await service.publish()
-        await eventually(lambda: service.hanging is not None)
-        assert await status(service.ready) == 204
-        assert await status(service.live) == 204
+        await eventually(lambda: service.hanging)
+        assert await status(service.ready) == 200
+        assert await status(service.live) == 200
         start = time.monotonic()
-    # The drain alone would have taken nats-py's 30 s, and the handler all the time there is.
+    # nats-py's drain would have taken 30 s, and the handler never returns.
     assert time.monotonic() - start < 8
     assert str(service.lifespan.state) == "stopped"
     assert 0 not in service.handled
     service.repaired = True
     fault.repaired()
     async with service.lifespan:
-        await is_back(service, fault)
+        await recovers(service, fault)
     fault.counted(len(set(service.handled)), of=len(service.published))
 
 
 class Blocking(Service):
-    """The handler blocks the event loop for longer than a probe may take."""
+    """A service whose handler blocks the event loop for longer than a probe may take."""
 
     async def work(self, number: int) -> None:
         if number == 0:
@@ -598,18 +601,20 @@ class Blocking(Service):
 
 @row(
     "Handler blocks the event loop for 1.5 s",
-    "no probe is answered meanwhile; right after it they are, with 204",
+    "no probe responds meanwhile; right afterwards they do, with 200",
     counts="messages handled",
 )
 @kinds
-async def test_a_handler_that_blocks_the_loop(nats_js: NatsServer, fault: Fault, kind: str) -> None:
+async def test_probes_succeed_after_a_handler_blocked_the_event_loop(
+    nats_js: NatsServer, fault: Fault, kind: str
+) -> None:
     service = Blocking(nats_js.url, kind)
     async with service.lifespan:
         fault.repaired()
         for _ in range(20):
             await service.publish()
-        await is_back(service, fault)
-        assert await status(service.live) == 204
+        await recovers(service, fault)
+        assert await status(service.live) == 200
     fault.counted(len(set(service.handled)), of=len(service.published))
 
 
@@ -618,11 +623,13 @@ async def test_a_handler_that_blocks_the_loop(nats_js: NatsServer, fault: Fault,
 
 @row(
     "A hook of the FastStream app raises",
-    "the host's start, or its shutdown, fails with the hook's own error, and the brokers are stopped",
+    "the startup or the shutdown of the host fails with the hook's error, and the brokers are stopped",
 )
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize("hooks", ["on_startup", "after_startup", "on_shutdown", "after_shutdown"])
-async def test_a_hook_that_raises(nats: NatsServer, fault: Fault, hooks: str, asynchronous: bool) -> None:
+async def test_the_error_of_a_hook_is_raised(
+    nats: NatsServer, fault: Fault, hooks: str, asynchronous: bool
+) -> None:
     service = Service(nats.url)
     app = FastStream(service.broker)
     service.run_by(BrokerLifespan(app))
@@ -640,17 +647,17 @@ async def test_a_hook_that_raises(nats: NatsServer, fault: Fault, hooks: str, as
     host = object()
     connected = []
 
-    async def live() -> None:
+    async def run() -> None:
         fault.happened()
         async with service.lifespan(host):
             connected.append(service.broker.connection)
             await service.works()
-            # It has not happened yet.
+            # The fault of a shutdown hook happens from here on.
             fault.happened()
 
     with pytest.raises(ValueError, match="broken") as raised:
-        await live()
-    fault.told()
+        await run()
+    fault.not_ready()
     assert raised.value is error
     assert isinstance(raised.value.__cause__, KeyError)
     assert bool(connected) == hooks.endswith("shutdown")
@@ -661,7 +668,7 @@ async def test_a_hook_that_raises(nats: NatsServer, fault: Fault, hooks: str, as
     broken = False
     fault.repaired()
     async with service.lifespan(host):
-        await is_back(service, fault)
+        await recovers(service, fault)
     assert not service.broker.running
 
 
@@ -669,21 +676,21 @@ async def test_a_hook_that_raises(nats: NatsServer, fault: Fault, hooks: str, as
 
 
 NOTHING_LEFT = (
-    "nothing is left: no task, no connection, no open lifespan of the app; the state is `stopped`, and the "
-    "lifespan can be entered again"
+    "nothing is left behind: no task, no connection, no open lifespan of the app; the state is `stopped`, "
+    "and the lifespan can be entered again"
 )
 
 
 class Steps(selectors.DefaultSelector):
-    """A selector that counts the steps of its event loop, and does something at one of them."""
+    """A selector that counts the steps of its event loop and calls a function at one of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self._left = 0
-        self._then: Callable[[], object] = int
+        self._then: Callable[[], object] = lambda: None
 
     def at(self, step: int, then: Callable[[], object]) -> None:
-        """Call something at this step from now; a step that does not come any more is forgotten."""
+        """Call `then` at this step from now, if the event loop gets that far."""
         self._left, self._then = step, then
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -693,34 +700,34 @@ class Steps(selectors.DefaultSelector):
             self._then()
         return events
 
-    async def cancels(self, step: int, coroutine: Coroutine[Any, Any, None]) -> bool:
-        """Cancel the coroutine at this step; return False when it had ended before."""
+    async def cancel_at(self, step: int, coroutine: Coroutine[Any, Any, None]) -> bool:
+        """Cancel the coroutine at this step, and return whether it was still running."""
         task = asyncio.create_task(coroutine)
         self.at(step, task.cancel)
         async with asyncio.timeout(30):
             await asyncio.wait((task,))
-        self.at(0, int)
+        self.at(0, lambda: None)
         if not task.cancelled():
             task.result()
         return task.cancelled()
 
 
-class Watched:
-    """A server that can be asked how many clients it has."""
+class MonitoredServer:
+    """A server whose monitoring endpoint reports how many clients are connected."""
 
     def __init__(self, factory: NatsFactory) -> None:
-        self.port, self.held = hold_port()
+        self.port, self.held_port = hold_port()
         self.server = factory(jetstream=True, config=f'http: "{HOST}:{self.port}"')
 
-    async def has_no_clients(self) -> None:
+    async def wait_for_no_clients(self) -> None:
         """Wait until the last connection is closed."""
         async with httpx.AsyncClient(verify=False) as http, asyncio.timeout(10):  # noqa: S501 (plain HTTP)
             url = f"http://{HOST}:{self.port}/connz"
             while (await http.get(url)).json()["num_connections"]:
                 ...
 
-    async def forget(self, stream: str) -> None:
-        """Delete a stream, if it is there."""
+    async def delete_stream(self, stream: str) -> None:
+        """Delete a stream if it exists."""
         connection = await nats_py.connect(self.server.url)
         with suppress(NotFoundError):
             await connection.jetstream().delete_stream(stream)
@@ -729,73 +736,75 @@ class Watched:
 
 def cancelled_at_every_step(
     service: Service,
-    watched: Watched,
+    monitored: MonitoredServer,
     fault: Fault,
-    cancelled: Callable[[Steps, int], Coroutine[Any, Any, bool]],
+    cancel_at: Callable[[Steps, int], Coroutine[Any, Any, bool]],
 ) -> None:
-    """Cancel at one step after the other until there are no more; each time nothing may be left."""
+    """Cancel at each step in turn until the coroutine completes. Each time, check that nothing is left."""
     steps = Steps()
 
     async def nothing_is_left() -> None:
         assert str(service.lifespan.state) == "stopped"
         assert not service.broker.running
-        # A drain of nats-py's that was cut off may take a moment to notice it.
+        # A cancelled drain of nats-py may take a moment to end.
         await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
-        await watched.has_no_clients()
+        await monitored.wait_for_no_clients()
 
     async def run() -> None:
-        # At the first step nothing has begun.
+        # At the first step, the coroutine has not started.
         step = 2
-        while await cancelled(steps, step):
+        while await cancel_at(steps, step):
             await nothing_is_left()
             async with service.lifespan:
                 await service.works()
             await nothing_is_left()
             step += 1
         await nothing_is_left()
-        # Far fewer would mean that the connection was not what was cancelled.
+        # Far fewer steps would mean that connecting was not cancelled.
         assert step > 10
         fault.counted(step - 2, of=step - 2)
 
     with (
-        watched.held or nullcontext(),
+        monitored.held_port or nullcontext(),
         asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(steps)) as runner,
     ):
         runner.run(run())
 
 
 @row(
-    "Start cancelled, at every step of the event loop",
+    "Startup cancelled, at every step of the event loop",
     NOTHING_LEFT,
-    counts="steps after which it worked again",
+    counts="steps after which the lifespan worked again",
 )
 @kinds
-def test_start_cancelled(nats_factory: NatsFactory, fault: Fault, kind: str) -> None:
-    watched = Watched(nats_factory)
-    service = Service(watched.server.url, kind)
+def test_a_cancelled_startup_leaves_nothing_behind(
+    nats_factory: NatsFactory, fault: Fault, kind: str
+) -> None:
+    monitored = MonitoredServer(nats_factory)
+    service = Service(monitored.server.url, kind)
 
-    async def cancelled(steps: Steps, step: int) -> bool:
-        # Each start has everything to do that a first one has.
-        await watched.forget("jobs")
+    async def cancel_at(steps: Steps, step: int) -> bool:
+        # Each startup has to create the stream, like the first one.
+        await monitored.delete_stream("jobs")
         service.published.clear()
         service.handled.clear()
-        if await steps.cancels(step, service.lifespan.enter()):
+        if await steps.cancel_at(step, service.lifespan.enter()):
             return True
         await service.lifespan.leave()
         return False
 
-    cancelled_at_every_step(service, watched, fault, cancelled)
+    cancelled_at_every_step(service, monitored, fault, cancel_at)
 
 
 @row(
-    "Start of a FastStream app cancelled, at every step of the event loop",
+    "Startup of a FastStream app cancelled, at every step of the event loop",
     NOTHING_LEFT,
-    counts="steps after which it worked again",
+    counts="steps after which the lifespan worked again",
 )
 @pytest.mark.full
-def test_start_of_an_app_cancelled(nats_factory: NatsFactory, fault: Fault) -> None:
-    watched = Watched(nats_factory)
-    service, other = Service(watched.server.url), Service(watched.server.url, "pull")
+def test_a_cancelled_startup_of_an_app_leaves_nothing_behind(nats_factory: NatsFactory, fault: Fault) -> None:
+    monitored = MonitoredServer(nats_factory)
+    service, other = Service(monitored.server.url), Service(monitored.server.url, "pull")
     opened = 0
 
     @asynccontextmanager
@@ -815,60 +824,64 @@ def test_start_of_an_app_cancelled(nats_factory: NatsFactory, fault: Fault) -> N
     app.after_startup(partial(asyncio.sleep, 0))
     service.run_by(BrokerLifespan(app))
 
-    async def cancelled(steps: Steps, step: int) -> bool:
-        was = await steps.cancels(step, service.lifespan.enter())
-        if not was:
+    async def cancel_at(steps: Steps, step: int) -> bool:
+        cancelled = await steps.cancel_at(step, service.lifespan.enter())
+        if not cancelled:
             assert opened == 1
             await service.lifespan.leave()
         assert opened == 0
         assert not other.broker.running
-        return was
+        return cancelled
 
-    cancelled_at_every_step(service, watched, fault, cancelled)
+    cancelled_at_every_step(service, monitored, fault, cancel_at)
 
 
 @row(
     "Shutdown cancelled, at every step of the event loop",
     NOTHING_LEFT,
-    counts="steps after which it worked again",
+    counts="steps after which the lifespan worked again",
 )
 @kinds
-def test_shutdown_cancelled(nats_factory: NatsFactory, fault: Fault, kind: str) -> None:
-    watched = Watched(nats_factory)
-    service = Service(watched.server.url, kind)
+def test_a_cancelled_shutdown_leaves_nothing_behind(
+    nats_factory: NatsFactory, fault: Fault, kind: str
+) -> None:
+    monitored = MonitoredServer(nats_factory)
+    service = Service(monitored.server.url, kind)
 
-    async def cancelled(steps: Steps, step: int) -> bool:
+    async def cancel_at(steps: Steps, step: int) -> bool:
         await service.lifespan.enter()
         await service.works()
         if kind != "core":
-            # On its way to the handler. The server has acknowledged it, so the next start must handle it.
+            # Not handled yet. The server has acknowledged the publish, so the next startup must handle it.
             await service.publish()
-        return await steps.cancels(step, service.lifespan.leave())
+        return await steps.cancel_at(step, service.lifespan.leave())
 
-    cancelled_at_every_step(service, watched, fault, cancelled)
+    cancelled_at_every_step(service, monitored, fault, cancel_at)
 
 
 @row(
-    "Shutdown cancelled while a start in the background is under way, at every step of the event loop",
+    "Shutdown cancelled during a background startup, at every step of the event loop",
     NOTHING_LEFT,
-    counts="steps after which it worked again",
+    counts="steps after which the lifespan worked again",
 )
 @pytest.mark.full
-def test_shutdown_cancelled_while_starting(nats_factory: NatsFactory, fault: Fault) -> None:
-    watched = Watched(nats_factory)
-    service = Service(watched.server.url, "pull", startup="background")
+def test_a_shutdown_cancelled_during_a_background_startup_leaves_nothing_behind(
+    nats_factory: NatsFactory, fault: Fault
+) -> None:
+    monitored = MonitoredServer(nats_factory)
+    service = Service(monitored.server.url, "pull", startup="background")
 
-    async def cancelled(steps: Steps, step: int) -> bool:
+    async def cancel_at(steps: Steps, step: int) -> bool:
         await service.lifespan.enter()
-        return await steps.cancels(step, service.lifespan.leave())
+        return await steps.cancel_at(step, service.lifespan.leave())
 
-    cancelled_at_every_step(service, watched, fault, cancelled)
+    cancelled_at_every_step(service, monitored, fault, cancel_at)
 
 
 # --- The table ---
 
 
-def test_the_page_has_the_rows_that_the_tests_declare() -> None:
+def test_the_page_contains_the_declared_rows() -> None:
     rows = [(name, where, each.sees) for (name, where), each in lines(declared()).items()]
     assert rows_of(PAGE.read_text(encoding="utf-8")) == rows, "Run `make fault-table`, and commit the page."
 
@@ -877,7 +890,7 @@ ONE = Row("A fault", "what one sees", (IN_PROCESS,), "")
 TWO = Row("another fault", "something else", (STANDALONE, FASTAPI), "messages")
 
 
-def test_the_table_is_sorted_and_tells_the_slowest_run() -> None:
+def test_the_table_is_sorted_and_shows_the_slowest_run() -> None:
     runs = [
         Measured("another fault", STANDALONE, 0.31, None, 5, 5),
         Measured("another fault", STANDALONE, 1.0, 0.01, 15, 15),
@@ -886,7 +899,7 @@ def test_the_table_is_sorted_and_tells_the_slowest_run() -> None:
     ]
     text = page([TWO, ONE, TWO], runs)
     assert text.splitlines()[-5:] == [
-        "| Fault | Where | What a user sees | Told after | Back after | Nothing lost |",
+        "| Fault | Where | Effect | Not ready after | Ready after | Nothing lost |",
         "| --- | --- | --- | --- | --- | --- |",
         "| A fault | in process | what one sees | 0.5 s | 12.4 s | - |",
         "| another fault | uvicorn + FastAPI | something else | - | - | 20 of 20 messages |",
@@ -899,49 +912,49 @@ def test_the_table_is_sorted_and_tells_the_slowest_run() -> None:
     ]
 
 
-def test_a_table_with_a_row_that_nobody_measured_is_refused() -> None:
+def test_a_row_that_was_not_measured_is_refused() -> None:
     runs = [Measured("another fault", STANDALONE, 0.31, None, 5, 5)]
     with pytest.raises(LookupError, match=r"A fault / in process, another fault / uvicorn \+ FastAPI\.$"):
         page([ONE, TWO], runs)
 
 
-def test_two_rows_of_one_name_are_refused() -> None:
-    with pytest.raises(AssertionError, match="Two different rows: A fault"):
+def test_two_different_rows_with_the_same_name_are_refused() -> None:
+    with pytest.raises(AssertionError, match="Two different rows have the name 'A fault'"):
         lines([ONE, Row("A fault", "something else", (IN_PROCESS,), "")])
 
 
-def test_a_stopwatch_keeps_the_slower_time() -> None:
+def test_the_slowest_time_is_kept() -> None:
     fault = Fault(TWO)
     fault.at(FASTAPI)
-    waits = threading.Event()
+    never = threading.Event()
     for seconds in (0.0, 0.2, 0.0):
         fault.happened()
         fault.repaired()
-        waits.wait(seconds)
-        fault.told()
-        fault.back()
+        never.wait(seconds)
+        fault.not_ready()
+        fault.ready()
         fault.counted(5, of=5)
     measured = fault.measured()
     assert measured[:2] == ("another fault", FASTAPI)
-    assert measured.told is not None
-    assert measured.back is not None
-    assert 0.2 <= measured.told <= measured.back
+    assert measured.time_to_unready is not None
+    assert measured.time_to_ready is not None
+    assert 0.2 <= measured.time_to_unready <= measured.time_to_ready
     assert measured[4:] == (15, 15)
 
 
-def test_a_stopwatch_that_is_not_used_as_it_must_be_says_so() -> None:
-    with pytest.raises(AssertionError, match="Say where"):
+def test_an_incomplete_measurement_is_refused() -> None:
+    with pytest.raises(AssertionError, match="place of this run is not set"):
         Fault(TWO).measured()
-    with pytest.raises(AssertionError, match="in the row what is counted"):
+    with pytest.raises(AssertionError, match="does not say what is counted"):
         Fault(ONE).counted(1, of=1)
     fault = Fault(ONE)
     fault.happened()
     fault.repaired()
-    with pytest.raises(AssertionError, match="the clock of the fault and repair"):
+    with pytest.raises(AssertionError, match="No time was recorded after: fault, repair"):
         fault.measured()
     fault = Fault(TWO)
     fault.at(STANDALONE)
-    with pytest.raises(AssertionError, match="was not counted"):
+    with pytest.raises(AssertionError, match="was not called"):
         fault.measured()
 
 
@@ -950,12 +963,12 @@ from tests.faults.matrix import STANDALONE, FASTAPI, row
 import pytest
 
 def test_without_a_row():
-    raise AssertionError("It measures nothing, so it does not run for the table.")
+    raise AssertionError("Only tests that declare a row run for the table.")
 
 @row("A fault", "what one sees")
 def test_in_process(fault):
     fault.happened()
-    fault.told()
+    fault.not_ready()
 
 @row("another fault", "something else", where=(STANDALONE, FASTAPI), counts="messages")
 @pytest.mark.parametrize("where", [STANDALONE, FASTAPI])
@@ -968,7 +981,8 @@ def test_in_two_places(fault, where):
 def run(pytester: pytest.Pytester, *arguments: str, module: str = MODULE) -> pytest.RunResult:
     pytester.makeconftest("from tests.faults.conftest import *")
     pytester.makepyfile(module)
-    return pytester.runpytest_inprocess("-o", "asyncio_default_fixture_loop_scope=function", *arguments)
+    options = "-p", "no:faker", "-p", "no:rerunfailures", "-o", "asyncio_default_fixture_loop_scope=function"
+    return pytester.runpytest_inprocess(*options, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -978,7 +992,7 @@ def run(pytester: pytest.Pytester, *arguments: str, module: str = MODULE) -> pyt
         pytest.param(("-n", "1"), id="xdist", marks=pytest.mark.full),
     ],
 )
-def test_the_table_is_written_when_it_is_asked_for(
+def test_the_option_writes_the_table(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     parallel: tuple[str, ...],
@@ -993,7 +1007,20 @@ def test_the_table_is_written_when_it_is_asked_for(
     assert text.count("10 of 10 messages") == 2
 
 
-def test_no_table_is_written_when_a_row_is_missing_or_a_test_fails(
+def test_the_table_keeps_the_sections_after_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.faults.conftest.declared", lambda: [TWO, ONE])
+    table, section = pytester.path / "table.md", "\n## Section\n\n| one | cell | here |\n"
+    table.write_text(f"old\n{section}", encoding="utf-8")
+    run(pytester, "-p", "no:xdist", "--fault-table", "table.md")
+    text = table.read_text(encoding="utf-8")
+    assert text.endswith(section)
+    assert not text.startswith("old")
+    assert len(rows_of(text)) == 3
+
+
+def test_no_table_is_written_if_a_row_is_missing_or_a_test_fails(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -1002,13 +1029,13 @@ def test_no_table_is_written_when_a_row_is_missing_or_a_test_fails(
     result = run(pytester, *arguments, "-k", "in_process")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stdout.fnmatch_lines(["table.md is not written. Not measured: another fault / *"])
-    result = run(pytester, *arguments, module=MODULE.replace("fault.told()", ""))
+    result = run(pytester, *arguments, module=MODULE.replace("fault.not_ready()", ""))
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.no_fnmatch_line("table.md *")
     assert not (pytester.path / "table.md").exists()
 
 
-def test_without_the_option_nothing_is_written(pytester: pytest.Pytester) -> None:
+def test_no_table_is_written_without_the_option(pytester: pytest.Pytester) -> None:
     result = run(pytester, "-p", "no:xdist", module=f"{MODULE}\ndef test_undeclared(fault):\n    pass\n")
     result.assert_outcomes(passed=3, failed=1, errors=1)
     result.stdout.fnmatch_lines(["*Declare the row: @row*"])

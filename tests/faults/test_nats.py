@@ -1,19 +1,26 @@
-"""Faults of a NATS server, seen through the probes and by what happens to messages."""
+"""Faults of a NATS server: the responses of the probes, and what happens to messages."""
 
 import asyncio
+import logging
+import time
 from typing import Any
 
 import pytest
 from faststream.nats import JStream, NatsBroker, PullSub
+from nats.aio.client import Server
+from nats.errors import SlowConsumerError
 
-from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_asgi, supervision
-from tests.conftest import NatsFactory
-from tests.servers.nats import NatsServer
-from tests.support import eventually, eventually_status, status
+from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_asgi
+from faststream_adapters._brokers.nats import slow_consumers
+from faststream_adapters._lifecycle import supervisor
+from faststream_adapters._lifecycle.managed import managed_broker
+from tests.harness.clients import eventually_status, status
+from tests.harness.servers.nats import NatsFactory, NatsServer
+from tests.harness.waiting import eventually
 
 
 def consumer(url: str, kind: str = "core") -> tuple[NatsBroker, "asyncio.Queue[str]"]:
-    """Return a broker and what its subscriber received; it listens to the subject `jobs`."""
+    """Return a broker with a subscriber to `jobs`, and the queue of the messages it received."""
     broker = NatsBroker(url, reconnect_time_wait=0)
     received: asyncio.Queue[str] = asyncio.Queue()
     options: dict[str, dict[str, Any]] = {
@@ -31,15 +38,16 @@ def consumer(url: str, kind: str = "core") -> tuple[NatsBroker, "asyncio.Queue[s
 
 
 async def round_trip(broker: NatsBroker, received: "asyncio.Queue[str]", message: str) -> None:
+    """Publish a message and wait until it is handled."""
     await broker.publish(message, "jobs")
     async with asyncio.timeout(10):
-        # JetStream delivers again what was not acknowledged before the server died.
+        # JetStream redelivers messages that were not acknowledged before the server was killed.
         while await received.get() != message:
             ...
 
 
 @pytest.mark.parametrize("kind", ["core", "push", "pull"])
-async def test_killed_and_restarted(nats_js: NatsServer, kind: str) -> None:
+async def test_readiness_fails_while_the_server_is_down(nats_js: NatsServer, kind: str) -> None:
     broker, received = consumer(nats_js.url, kind)
     lifespan = BrokerLifespan(broker)
     ready = make_readiness_asgi(lifespan)
@@ -48,11 +56,11 @@ async def test_killed_and_restarted(nats_js: NatsServer, kind: str) -> None:
         nats_js.kill()
         await eventually_status(ready, 503)
         nats_js.restart()
-        await eventually_status(ready, 204)
+        await eventually_status(ready, 200)
         await round_trip(broker, received, "after")
 
 
-async def test_frozen_past_the_deadline_and_thawed_messages_still_arrive(nats: NatsServer) -> None:
+async def test_the_client_works_after_checks_of_a_frozen_server_timed_out(nats: NatsServer) -> None:
     broker, received = consumer(nats.url)
     lifespan = BrokerLifespan(broker)
     ping = make_ping_asgi(lifespan, timeout=0.1)
@@ -66,7 +74,7 @@ async def test_frozen_past_the_deadline_and_thawed_messages_still_arrive(nats: N
             await round_trip(broker, received, f"after freeze {number}")
 
 
-async def test_down_longer_than_the_client_reconnects(
+async def test_the_client_reconnects_beyond_its_limit_of_attempts(
     nats: NatsServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -77,35 +85,33 @@ async def test_down_longer_than_the_client_reconnects(
         client = broker.connection
         nats.kill()
         await eventually(lambda: client.is_reconnecting)
-        # As many failures as would have made the client give up for good.
+        # With this many failures, the client would have given up.
         await eventually(lambda: all(server.reconnects > 3 for server in client._server_pool))  # noqa: SLF001 (counted nowhere else)
         nats.restart()
-        await eventually_status(ready, 204)
+        await eventually_status(ready, 200)
         assert broker.connection is client
 
 
-async def test_a_broker_that_is_lost_and_found_is_logged_once_each(
+async def test_a_lost_connection_and_its_recovery_are_logged_once(
     nats: NatsServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.01)
-    monkeypatch.setattr(supervision, "CHECK_TIMEOUT", 0.05)
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(supervisor, "CHECK_TIMEOUT", 0.05)
     broker, _ = consumer(nats.url)
     with caplog.at_level("INFO", "faststream.adapters"):
         async with BrokerLifespan(broker):
             nats.freeze()
-            await eventually(lambda: "is lost: it did not answer in time." in caplog.text)
+            await eventually(lambda: "Lost connection to" in caplog.text)
             nats.thaw()
-            await eventually(lambda: "answers again." in caplog.text)
-    assert caplog.text.count("is lost") == 1
-    assert caplog.text.count("answers again") == 1
+            await eventually(lambda: "Reconnected to " in caplog.text)
+    assert caplog.text.count("Lost connection to") == 1
+    assert caplog.text.count("Reconnected to") == 1
 
 
-async def test_a_client_that_was_closed_is_restarted(
-    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.05)
+async def test_a_closed_client_is_restarted(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.05)
     broker, received = consumer(nats.url)
     lifespan = BrokerLifespan(broker)
     ready = make_readiness_asgi(lifespan)
@@ -113,16 +119,16 @@ async def test_a_client_that_was_closed_is_restarted(
         closed = broker.connection
         await closed.close()
         assert await status(ready) == 503
-        await eventually_status(ready, 204)
+        await eventually_status(ready, 200)
         assert broker.connection is not closed
         await round_trip(broker, received, "after")
 
 
-async def test_a_login_that_is_rejected_on_reconnect_is_tried_again(
+async def test_a_login_that_is_rejected_on_reconnect_is_retried(
     nats_factory: NatsFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.05)
     server = nats_factory(user="user", password="right")
     broker, received = consumer(server.url)
     lifespan = BrokerLifespan(broker)
@@ -135,17 +141,17 @@ async def test_a_login_that_is_rejected_on_reconnect_is_tried_again(
         await eventually(lambda: first.is_closed)
         server.password = "right"
         server.restart()
-        await eventually_status(ready, 204)
+        await eventually_status(ready, 200)
         await round_trip(broker, received, "after")
 
 
-async def test_a_client_that_only_claims_to_be_connected_is_restarted(
+async def test_a_client_that_stays_connected_without_replies_is_restarted(
     nats: NatsServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.05)
-    monkeypatch.setattr(supervision, "CHECK_TIMEOUT", 0.1)
-    monkeypatch.setattr(supervision, "PATIENCE", 0.5)
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(supervisor, "CHECK_TIMEOUT", 0.1)
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.5)
     broker, received = consumer(nats.url)
     lifespan = BrokerLifespan(broker)
     ready = make_readiness_asgi(lifespan)
@@ -155,84 +161,86 @@ async def test_a_client_that_only_claims_to_be_connected_is_restarted(
         await eventually(lambda: frozen.is_closed)
         assert await status(ready) == 503
         nats.thaw()
-        await eventually_status(ready, 204)
+        await eventually_status(ready, 200)
         assert broker.connection is not frozen
         await round_trip(broker, received, "after")
 
 
-@pytest.mark.parametrize("patient", [True, False], ids=["they finish", "they do not"])
+@pytest.mark.parametrize("finish", [True, False], ids=["they finish", "they do not"])
 async def test_a_restart_waits_for_handlers(
     nats: NatsServer,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    patient: bool,
+    finish: bool,
 ) -> None:
-    """What was delivered would be lost with them; but not for ever."""
-    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.05)
-    monkeypatch.setattr(supervision, "CHECK_TIMEOUT", 0.1)
-    monkeypatch.setattr(supervision, "PATIENCE", 0.2)
-    monkeypatch.setattr(supervision, "HANDLERS_TIMEOUT", 60.0 if patient else 0.3)
+    """A restart would lose the messages in flight, but it does not wait for a handler that hangs."""
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(supervisor, "CHECK_TIMEOUT", 0.1)
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.2)
+    monkeypatch.setattr(supervisor, "HANDLERS_TIMEOUT", 60.0 if finish else 0.3)
     broker = NatsBroker(nats.url)
-    begun, go_on, handled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    started, resume, handled = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @broker.subscriber("jobs")
     async def handle(message: str) -> None:
-        begun.set()
-        await go_on.wait()
+        started.set()
+        await resume.wait()
         handled.set()
 
     async with BrokerLifespan(broker, shutdown_timeout=1.0):
         await broker.publish("one", "jobs")
-        await begun.wait()
+        await started.wait()
         lost = broker.connection
         nats.freeze()
-        if patient:
-            # Longer than supervision waits where nothing is handled.
+        if finish:
+            # Longer than supervision waits when no message is in flight.
             await asyncio.sleep(1.0)
             assert not lost.is_closed
-            go_on.set()
+            resume.set()
             await handled.wait()
         await eventually(lambda: lost.is_closed)
-        assert handled.is_set() is patient
+        assert handled.is_set() is finish
         nats.thaw()
 
 
-async def test_a_stop_without_the_server_says_whom_it_cuts_off(
+async def test_a_shutdown_without_the_server_logs_interrupted_handlers(
     nats: NatsServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broker = NatsBroker(nats.url)
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
     @broker.subscriber("jobs")
     async def handle(message: str) -> None:
-        begun.set()
+        started.set()
         await asyncio.Event().wait()
 
     async with BrokerLifespan(broker, shutdown_timeout=0.5):
         await broker.publish("one", "jobs")
-        await begun.wait()
+        await started.wait()
         nats.kill()
     assert "is lost, and its handlers did not finish in time" in caplog.text
 
 
-async def test_the_users_own_stop_is_not_fought(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.01)
+async def test_a_broker_that_the_application_stopped_is_not_restarted(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.01)
     broker, _ = consumer(nats.url)
-    looks = 0
+    checks = 0
 
-    class Counting(type(supervision.run_of(broker).driver)):  # type: ignore[misc]
+    class Counting(type(managed_broker(broker).driver)):  # type: ignore[misc]
         @property
-        def real(self) -> bool:
-            nonlocal looks
-            looks += 1
-            return super().real  # type: ignore[no-any-return]
+        def has_client(self) -> bool:
+            nonlocal checks
+            checks += 1
+            return super().has_client  # type: ignore[no-any-return]
 
-    supervision.run_of(broker).driver.__class__ = Counting
+    managed_broker(broker).driver.__class__ = Counting
     async with BrokerLifespan(broker):
         await broker.stop()
-        looks = 0
-        await eventually(lambda: looks > 5)
+        checks = 0
+        await eventually(lambda: checks > 5)
         assert not broker.running
 
 
@@ -245,7 +253,7 @@ async def test_without_supervision_a_closed_client_stays_closed(nats: NatsServer
         assert await status(make_readiness_asgi(lifespan)) == 503
 
 
-async def test_starting_and_stopping_often_leaves_nothing(nats: NatsServer) -> None:
+async def test_repeated_startups_and_shutdowns_leave_no_tasks(nats: NatsServer) -> None:
     broker, received = consumer(nats.url)
     lifespan = BrokerLifespan(broker)
     async with lifespan:
@@ -257,3 +265,195 @@ async def test_starting_and_stopping_often_leaves_nothing(nats: NatsServer) -> N
         assert len(asyncio.all_tasks()) == tasks
     async with lifespan:
         await round_trip(broker, received, "last")
+
+
+async def test_attempts_to_reach_a_server_are_as_far_apart_as_the_application_wants(nats: NatsServer) -> None:
+    failures: list[float] = []
+
+    async def on_error(error: Exception) -> None:
+        if isinstance(error, ConnectionRefusedError):
+            failures.append(time.monotonic())
+
+    broker = NatsBroker(nats.url, reconnect_time_wait=0.2, error_cb=on_error)  # type: ignore[arg-type]  # nats-py accepts a float
+    async with BrokerLifespan(broker):
+        nats.kill()
+        await eventually(lambda: len(failures) == 4)
+        assert failures[3] - failures[0] > 0.5
+        nats.restart()
+
+
+async def test_a_function_of_the_application_that_selects_servers_is_kept(nats: NatsServer) -> None:
+    selected: list[Server] = []
+
+    def select(servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
+        selected.append(servers[0])
+        return servers[0], 0.02
+
+    broker = NatsBroker(nats.url, reconnect_to_server_handler=select)
+    lifespan = BrokerLifespan(broker)
+    async with lifespan:
+        nats.restart()
+        await eventually(lambda: bool(selected))
+        await eventually_status(make_readiness_asgi(lifespan), 200)
+
+
+async def test_each_server_is_logged_in_to_with_the_credentials_of_its_url(nats_factory: NatsFactory) -> None:
+    first, second = (nats_factory(user="user", password=password) for password in ("one", "two"))
+    broker = NatsBroker([first.url, second.url], dont_randomize=True)
+    lifespan = BrokerLifespan(broker)
+    async with lifespan:
+        first.kill()
+        await eventually(lambda: broker.connection.stats["reconnects"] == 1)
+        await eventually_status(make_readiness_asgi(lifespan), 200)
+        first.restart()
+        second.kill()
+        await eventually(lambda: broker.connection.stats["reconnects"] == 2)
+        await eventually_status(make_readiness_asgi(lifespan), 200)
+
+
+async def test_an_address_that_ends_the_clients_attempts_is_survived(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.05)
+    # No host name can be that long, and the error is none that nats-py expects.
+    broker = NatsBroker([nats.url, f"nats://{'x' * 64}:4222"], dont_randomize=True)
+    lifespan = BrokerLifespan(broker)
+    async with lifespan:
+        client = broker.connection
+        nats.restart()
+        await eventually(lambda: not client.is_connected)
+        await eventually_status(make_readiness_asgi(lifespan), 200)
+        assert broker.connection is not client
+
+
+async def test_a_server_that_has_failed_is_dialled_after_the_others(nats_factory: NatsFactory) -> None:
+    working, frozen = nats_factory(), nats_factory()
+    broker = NatsBroker([frozen.url, working.url], dont_randomize=True, connect_timeout=1)
+    frozen.freeze()
+    lifespan = BrokerLifespan(broker)
+    async with lifespan:
+        broker.connection.options["connect_timeout"] = 60
+        working.restart()
+        await eventually(lambda: broker.connection.stats["reconnects"] == 1)
+        await eventually_status(make_readiness_asgi(lifespan), 200)
+
+
+async def test_a_stop_warns_of_messages_that_the_client_has_not_sent(
+    nats_js: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # It keeps asking JetStream for messages, which are no messages of the application.
+    broker, received = consumer(nats_js.url, "pull")
+    lifespan = BrokerLifespan(broker, shutdown_timeout=0.5)
+    async with lifespan:
+        await round_trip(broker, received, "sent")
+        nats_js.kill()
+        await eventually(lambda: broker.connection.is_reconnecting)
+        for _ in range(3):
+            await broker.publish("x" * 1000, "jobs")
+    [lost] = [record for record in caplog.records if "are lost" in record.message]
+    assert lost.levelno == logging.WARNING
+    assert "3 published messages (3" in lost.message
+
+
+async def test_a_stop_without_unsent_messages_warns_of_none(
+    nats: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, received = consumer(nats.url)
+    async with BrokerLifespan(broker, shutdown_timeout=0.5):
+        await round_trip(broker, received, "sent")
+        nats.kill()
+        await eventually(lambda: broker.connection.is_reconnecting)
+    assert "lost:" not in caplog.text
+
+
+@pytest.mark.parametrize("application", [True, False], ids=["error_cb", "no error_cb"])
+async def test_dropped_messages_are_counted_and_logged_once_a_minute(
+    nats: NatsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, application: bool
+) -> None:
+    errors: list[Exception] = []
+
+    async def on_error(error: Exception) -> None:
+        errors.append(error)
+
+    async def slow(_: str) -> None:
+        await resume.wait()
+        handled.append(None)
+
+    async def fast(_: str) -> None:
+        fast_handled.set()
+
+    broker = NatsBroker(nats.url, error_cb=on_error if application else None)
+    of_slow, of_fast = (broker.subscriber(subject, pending_msgs_limit=50) for subject in ("slow", "fast"))
+    of_slow(slow)
+    of_fast(fast)
+    driver = managed_broker(broker).driver
+    resume, fast_handled = asyncio.Event(), asyncio.Event()
+    handled: list[None] = []
+
+    def warnings() -> list[str]:
+        return [record.message for record in caplog.records if "too slow" in record.message]
+
+    async with BrokerLifespan(broker):
+        for _ in range(400):
+            await broker.publish("message", "slow")
+        await eventually(lambda: broker.connection.stats["in_msgs"] == 400)
+        assert len(warnings()) == 1
+        assert "Slow is too slow, and messages for it are dropped, 1 so far" in warnings()[0]
+        dropped = driver.dropped(of_slow)
+        await broker.publish("message", "fast")
+        await fast_handled.wait()
+        assert driver.dropped(of_fast) == 0
+        resume.set()
+        await eventually(lambda: len(handled) + dropped == 400)
+        assert dropped >= 349
+        monkeypatch.setattr(slow_consumers, "WARNING_INTERVAL", 0.0)
+        resume.clear()
+        for _ in range(60):
+            await broker.publish("message", "slow")
+        await eventually(lambda: broker.connection.stats["in_msgs"] == 461)
+        assert f"{driver.dropped(of_slow)} so far" in warnings()[-1]
+        assert len(errors) == (driver.dropped(of_slow) if application else 0)
+        resume.set()
+    assert "Traceback" not in caplog.text
+    assert "SlowConsumerError" not in caplog.text
+
+
+async def test_dropped_messages_of_the_applications_own_subscription_are_its_own_concern(
+    nats: NatsServer,
+) -> None:
+    errors: list[Exception] = []
+
+    async def on_error(error: Exception) -> None:
+        errors.append(error)
+
+    broker = NatsBroker(nats.url, error_cb=on_error)
+    async with BrokerLifespan(broker):
+        subscription = await broker.connection.subscribe("other", pending_msgs_limit=1)
+        for _ in range(3):
+            await broker.publish("message", "other")
+        await eventually(lambda: broker.connection.stats["in_msgs"] == 3)
+        assert [type(error) for error in errors] == [SlowConsumerError] * 2
+        await subscription.unsubscribe()
+
+
+async def test_an_idle_pull_subscriber_logs_no_error(
+    nats_js: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, received = consumer(nats_js.url, "pull")
+    async with BrokerLifespan(broker):
+        await round_trip(broker, received, "first")
+        subscriber: Any
+        [subscriber] = broker.subscribers
+        pull = subscriber.subscription.wrapped
+        fetch, raised = pull.fetch, asyncio.Event()
+
+        async def times_out(**_: Any) -> None:
+            # What nats-py itself raises now and then, if the reply arrives at the timeout.
+            pull.fetch = fetch
+            raised.set()
+            raise TimeoutError
+
+        pull.fetch = times_out
+        await raised.wait()
+        await round_trip(broker, received, "second")
+    assert "ERROR" not in caplog.text

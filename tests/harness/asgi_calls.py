@@ -1,7 +1,8 @@
-"""Call an ASGI app without a server, and see every message that it sends."""
+"""Call an ASGI app without a server, and record all messages that it sends."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -9,9 +10,12 @@ if TYPE_CHECKING:
 
     from faststream.asgi.types import ASGIApp, Message, Scope
 
+COMPLETE: Message = {"type": "http.request", "body": b"", "more_body": False}
+"""A request without a body."""
+
 
 class Reply(NamedTuple):
-    """What an app has answered to one HTTP request."""
+    """The response of an app to one HTTP request."""
 
     status: int
     raw_headers: list[tuple[bytes, bytes]]
@@ -19,7 +23,7 @@ class Reply(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers by name; the tests send none twice."""
+        """The headers by name. No header may be sent twice."""
         return {name.decode(): value.decode() for name, value in self.raw_headers}
 
 
@@ -31,7 +35,7 @@ def http_scope(
     headers: Iterable[tuple[str, str]] = (),
     **more: Any,
 ) -> Scope:
-    """Return an HTTP scope as a server makes it."""
+    """Return an HTTP scope like that of a server."""
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -48,9 +52,19 @@ def http_scope(
     }
 
 
-async def exchange(app: ASGIApp, scope: Scope, *received: Message) -> list[Message]:
-    """Call the app with these messages to receive and return those it sends; it may not ask for more."""
-    messages, sent = iter(received), []
+async def exchange(
+    app: ASGIApp, scope: Scope, *received: Message, sent: list[Message] | None = None
+) -> list[Message]:
+    """Call an app that receives at most these messages, and return the messages that it sends.
+
+    Args:
+        app: The app.
+        scope: The scope.
+        received: The messages to receive.
+        sent: Gets the messages, for an app that raises.
+    """
+    messages = iter(received)
+    sent = [] if sent is None else sent
 
     async def receive() -> Message:
         return next(messages)
@@ -63,7 +77,7 @@ async def exchange(app: ASGIApp, scope: Scope, *received: Message) -> list[Messa
 
 
 async def request(app: ASGIApp, scope: Scope, *chunks: bytes) -> Reply:
-    """Send one HTTP request whose body arrives in these chunks."""
+    """Send one HTTP request whose body is received in these chunks."""
     chunks = chunks or (b"",)
     last = len(chunks) - 1
     body = [
@@ -75,3 +89,37 @@ async def request(app: ASGIApp, scope: Scope, *chunks: bytes) -> Reply:
     assert {message["type"] for message in rest} == {"http.response.body"}
     assert not rest[-1].get("more_body", False)
     return Reply(start["status"], start["headers"], b"".join(message["body"] for message in rest))
+
+
+class Client:
+    """A client that sends one HTTP request, and stays connected until the test disconnects it.
+
+    Args:
+        app: The app.
+        scope: The scope of the request.
+        messages: The messages that the app receives; by default, that the request is complete.
+    """
+
+    def __init__(self, app: ASGIApp, scope: Scope, *messages: Message) -> None:
+        self.sent: list[Message] = []
+        self._received: asyncio.Queue[Message] = asyncio.Queue()
+        for message in messages or (COMPLETE,):
+            self._received.put_nowait(message)
+        self.status = asyncio.create_task(self._request(app, scope))
+
+    async def _request(self, app: ASGIApp, scope: Scope) -> int:
+        async def send(message: Message) -> None:
+            self.sent.append(message)
+
+        await app(scope, self._received.get, send)
+        status: int = self.sent[0]["status"]
+        return status
+
+    @property
+    def waits(self) -> bool:
+        """Whether the app has received all messages so far."""
+        return self._received.empty()
+
+    def disconnect(self) -> None:
+        """Close the connection."""
+        self._received.put_nowait({"type": "http.disconnect"})

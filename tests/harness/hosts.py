@@ -1,6 +1,6 @@
-"""One class per web framework, and a server's part for their tests.
+"""The hosts of the tests, one class per web framework, and the server's side of the lifespan protocol.
 
-A new host is one class here and its name in `HOSTS`; the conformance suite names none.
+A new host is one class here and an entry in `HOSTS`. The conformance suite does not name any host.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from faststream import Context, ContextRepo, FastStream
 from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
 
 from faststream_adapters import AsgiFastStream, AsgiResponse, FastStreamMiddleware, get
-from tests.asgi_calls import http_scope
-from tests.support import client
+from tests.harness.asgi_calls import http_scope
+from tests.harness.clients import client
 
 TOKEN = {"x-token": "secret"}
 TITLE, VERSION = "Order service", "1.2.3"
-PATIENCE = 20.0
+TIMEOUT = 20.0
 """Seconds that an application may take to start, and to stop."""
 
 
-# --- what the tests give to a host ---
+# --- the parts of an application ---
 
 
 async def _hello() -> str:
@@ -31,33 +31,33 @@ async def _hello() -> str:
 
 
 @dataclass(frozen=True)
-class Own:
-    """What a host application has of its own.
+class HostApp:
+    """The parts of a host application that do not come from the adapter.
 
     Args:
-        hello: Makes what its route `/hello` answers.
-        up: Opens its resources at the start; may raise.
-        down: Closes them at the end.
-        state: What its lifespan hands to its requests; its route `/state` answers with the `greeting` there.
+        hello: Returns the response of the route `/hello`.
+        on_startup: Called at the startup. May raise.
+        on_shutdown: Called at the shutdown.
+        state: The lifespan state. The route `/state` responds with its `greeting`.
     """
 
     hello: Callable[[], Awaitable[str]] = _hello
-    up: Callable[[], object] = lambda: None
-    down: Callable[[], object] = lambda: None
+    on_startup: Callable[[], object] = lambda: None
+    on_shutdown: Callable[[], object] = lambda: None
     state: Mapping[str, str] = field(default_factory=dict)
 
     @asynccontextmanager
     async def resources(self) -> AsyncIterator[None]:
-        self.up()
+        self.on_startup()
         try:
             yield
         finally:
-            self.down()
+            self.on_shutdown()
 
 
 @dataclass(frozen=True)
-class Ours:
-    """One use of our adapter: a router, a plugin, an extension, a middleware."""
+class AdapterUse:
+    """One use of the adapter in an application: a router, a plugin, an extension or a middleware."""
 
     targets: Sequence[Any]
     keywords: Mapping[str, Any]
@@ -69,85 +69,101 @@ class Ours:
 
 
 class Host:
-    """A framework: how an application is made, without us and with us.
+    """A web framework: builds applications with and without the adapter.
 
-    The flags say what a framework does not have; cases about that are not collected for it.
+    The flags state what the framework supports. Tests that need more are not collected for it.
     """
 
     name: ClassVar[str]
+    has_adapter: ClassVar[bool] = True
+    """Whether the framework has an adapter of its own."""
     resources: ClassVar[bool] = True
-    """Whether it has a start and a stop of its own."""
+    """Whether the framework has startup and shutdown hooks."""
     state: ClassVar[bool] = False
-    """Whether its lifespan can hand something to its requests."""
+    """Whether requests receive state of the lifespan."""
     guards: ClassVar[bool] = False
-    """Whether our endpoints can be guarded by its own means."""
+    """Whether the framework's guards can protect the endpoints of the adapter."""
     prefixes: ClassVar[bool] = False
-    """Whether our endpoints can be put below a prefix by its own means."""
-    sees_paths: ClassVar[bool] = False
-    """Whether a path that it serves itself can be told when the application is built or started."""
+    """Whether the endpoints of the adapter can have a prefix."""
+    detects_paths: ClassVar[bool] = False
+    """Whether a path that the host serves itself is detected when the application is built or started."""
     info: ClassVar[bool] = False
     """Whether the application has a title and a version."""
     openapi: ClassVar[str] = ""
-    """The path of its OpenAPI document, if it has one."""
+    """The path of the OpenAPI document, if there is one."""
     composes: ClassVar[bool] = True
-    """Whether our adapter can be used more than once in one application."""
+    """Whether one application can use the adapter more than once."""
     lifespans: ClassVar[bool] = True
     """Whether a BrokerLifespan can be the target."""
+    raises_startup_errors: ClassVar[bool] = True
+    """Whether the framework raises the error of its own failed startup, instead of only reporting it."""
+    reports_reason: ClassVar[bool] = True
+    """Whether that report contains the error's text."""
     bare_paths: ClassVar[bool] = True
-    """Whether it answers at all when the server has left the root path out of the path."""
+    """Whether requests are accepted if the server does not put the root path in front of the path."""
 
-    def plain(self, own: Own) -> Any:
-        """Return an application without us."""
+    def plain(self, host_app: HostApp) -> Any:
+        """Return an application without the adapter."""
         raise NotImplementedError
 
-    def compose(self, own: Own, *ours: Ours) -> ASGIApp:
-        """Return an application with us."""
+    def compose(self, host_app: HostApp, *uses: AdapterUse) -> ASGIApp:
+        """Return an application with these uses of the adapter."""
+        raise NotImplementedError
+
+    def adapter(self, *targets: Any) -> Any:
+        """Return the adapter's object for these targets, which has a `broker_lifespan`."""
         raise NotImplementedError
 
     def application(self, app: ASGIApp) -> object:
-        """Return what `Context("host")` has to be."""
+        """Return the expected value of `Context("host")`."""
         return app
 
     def build(
         self,
         *targets: Any,
-        own: Own | None = None,
+        host_app: HostApp | None = None,
         guarded: bool = False,
         prefix: str = "",
         **keywords: Any,
     ) -> ASGIApp:
-        """Return an application with one use of our adapter; a guard asks for the header in `TOKEN`."""
-        return self.compose(own or Own(), Ours(targets, keywords, guarded, prefix))
+        """Return an application with one use of the adapter. Its guard requires the header in `TOKEN`."""
+        return self.compose(host_app or HostApp(), AdapterUse(targets, keywords, guarded, prefix))
 
     def has(self, *flags: str) -> bool:
-        """Return whether it has all of this."""
+        """Return whether all of these flags are set."""
         return all(getattr(self, flag) for flag in flags)
 
 
 class Standalone(Host):
     name = "standalone"
     state = True
-    sees_paths = True
+    detects_paths = True
     composes = False
     lifespans = False
 
-    def plain(self, own: Own) -> AsgiFastStream:
-        return AsgiFastStream(asgi_routes=self._routes(own), lifespan=self._lifespan(own))
+    def plain(self, host_app: HostApp) -> AsgiFastStream:
+        return AsgiFastStream(asgi_routes=self._routes(host_app), lifespan=self._lifespan(host_app))
 
-    def compose(self, own: Own, *ours: Ours) -> ASGIApp:
-        [one] = ours
-        if isinstance(one.targets[0], FastStream):
-            # The application is the target: it has a lifespan of its own.
-            [app] = one.targets
-            return AsgiFastStream.from_app(app, asgi_routes=self._routes(own), **one.keywords)
+    def compose(self, host_app: HostApp, *uses: AdapterUse) -> ASGIApp:
+        [use] = uses
+        if isinstance(use.targets[0], FastStream):
+            # The target is an application with its own lifespan.
+            [app] = use.targets
+            return AsgiFastStream.from_app(app, asgi_routes=self._routes(host_app), **use.keywords)
         return AsgiFastStream(
-            *one.targets, asgi_routes=self._routes(own), lifespan=self._lifespan(own), **one.keywords
+            *use.targets,
+            asgi_routes=self._routes(host_app),
+            lifespan=self._lifespan(host_app),
+            **use.keywords,
         )
 
-    def _routes(self, own: Own) -> list[tuple[str, ASGIApp]]:
+    def adapter(self, *targets: Any) -> AsgiFastStream:
+        return AsgiFastStream(*targets)
+
+    def _routes(self, host_app: HostApp) -> list[tuple[str, ASGIApp]]:
         @get(include_in_schema=False)
         async def hello() -> AsgiResponse:
-            return AsgiResponse((await own.hello()).encode())
+            return AsgiResponse((await host_app.hello()).encode())
 
         @get(include_in_schema=False)
         async def state(greeting: str = Context()) -> AsgiResponse:
@@ -155,24 +171,29 @@ class Standalone(Host):
 
         return [("/hello", hello), ("/state", state)]
 
-    def _lifespan(self, own: Own) -> Any:
+    def _lifespan(self, host_app: HostApp) -> Any:
         @asynccontextmanager
         async def lifespan(context: ContextRepo) -> AsyncIterator[None]:
-            for name, value in own.state.items():
+            for name, value in host_app.state.items():
                 context.set_global(name, value)
-            async with own.resources():
+            async with host_app.resources():
                 yield
 
         return lifespan
 
 
 class MiddlewareHost(Host):
-    """Any ASGI application, by FastStreamMiddleware."""
+    """An ASGI application wrapped by FastStreamMiddleware."""
 
-    def compose(self, own: Own, *ours: Ours) -> ASGIApp:
-        app: ASGIApp = self.plain(own)
-        for one in ours:
-            app = FastStreamMiddleware(app, *one.targets, **one.keywords)
+    has_adapter = False
+
+    def adapter(self, *targets: Any) -> FastStreamMiddleware:
+        return FastStreamMiddleware(self.plain(HostApp()), *targets)
+
+    def compose(self, host_app: HostApp, *uses: AdapterUse) -> ASGIApp:
+        app: ASGIApp = self.plain(host_app)
+        for use in uses:
+            app = FastStreamMiddleware(app, *use.targets, **use.keywords)
         return app
 
     def application(self, app: ASGIApp) -> object:
@@ -185,22 +206,22 @@ class Starlette(MiddlewareHost):
     name = "starlette"
     state = True
 
-    def plain(self, own: Own) -> Any:
+    def plain(self, host_app: HostApp) -> Any:
         from starlette.applications import Starlette
         from starlette.requests import Request
         from starlette.responses import PlainTextResponse
         from starlette.routing import Route
 
         async def hello(_: Request) -> PlainTextResponse:
-            return PlainTextResponse(await own.hello())
+            return PlainTextResponse(await host_app.hello())
 
         async def state(request: Request) -> PlainTextResponse:
             return PlainTextResponse(request.state.greeting)
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[Any]:
-            async with own.resources():
-                yield own.state or None
+            async with host_app.resources():
+                yield host_app.state or None
 
         return Starlette(routes=[Route("/hello", hello), Route("/state", state)], lifespan=lifespan)
 
@@ -209,7 +230,7 @@ class Django(MiddlewareHost):
     name = "django"
     resources = False
 
-    def plain(self, own: Own) -> Any:
+    def plain(self, host_app: HostApp) -> Any:
         import django  # type: ignore[import-untyped]  # ships no types
         from django.conf import settings  # type: ignore[import-untyped]
         from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped]
@@ -217,14 +238,14 @@ class Django(MiddlewareHost):
         from django.urls import path  # type: ignore[import-untyped]
 
         if not settings.configured:
-            settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="made up", ROOT_URLCONF="")
+            settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="secret", ROOT_URLCONF="")
             django.setup(set_prefix=False)
 
         async def hello(_: Any) -> HttpResponse:
-            return HttpResponse(await own.hello())
+            return HttpResponse(await host_app.hello())
 
         class Site(ASGIHandler):  # type: ignore[misc]  # ships no types
-            """Django's handler, with URLs of its own: the settings are the same for the whole process."""
+            """Django's handler with separate URLs, because the settings apply to the whole process."""
 
             def create_request(self, scope: Scope, body_file: Any) -> Any:
                 request, error = super().create_request(scope, body_file)
@@ -236,14 +257,15 @@ class Django(MiddlewareHost):
 
 class Falcon(MiddlewareHost):
     name = "falcon"
+    raises_startup_errors = False
     state = True
 
-    def plain(self, own: Own) -> Any:
+    def plain(self, host_app: HostApp) -> Any:
         from falcon.asgi import App, Request, Response
 
         class Hello:
             async def on_get(self, _: Request, response: Response) -> None:
-                response.text = await own.hello()
+                response.text = await host_app.hello()
 
         class State:
             async def on_get(self, request: Request, response: Response) -> None:
@@ -251,12 +273,12 @@ class Falcon(MiddlewareHost):
 
         class Resources:
             async def process_startup(self, scope: Scope, _: Message) -> None:
-                own.up()
-                if own.state:
-                    scope["state"].update(own.state)
+                host_app.on_startup()
+                if host_app.state:
+                    scope["state"].update(host_app.state)
 
             async def process_shutdown(self, _: Scope, __: Message) -> None:
-                own.down()
+                host_app.on_shutdown()
 
         resources: Any = Resources()
         app = App(middleware=[resources])
@@ -267,21 +289,22 @@ class Falcon(MiddlewareHost):
 
 class BlackSheep(MiddlewareHost):
     name = "blacksheep"
+    raises_startup_errors = reports_reason = False
 
-    def plain(self, own: Own) -> Any:
+    def plain(self, host_app: HostApp) -> Any:
         from blacksheep import Application, Request, Response, Router, text
 
-        # Started again, BlackSheep can no longer call a handler that takes nothing.
+        # After a second start, BlackSheep can no longer call a handler without parameters.
         async def hello(request: Request) -> Response:
-            return text(await own.hello())
+            return text(await host_app.hello())
 
         async def up(_: Application) -> None:
-            own.up()
+            host_app.on_startup()
 
         async def down(_: Application) -> None:
-            own.down()
+            host_app.on_shutdown()
 
-        # The router by default is one for the whole process.
+        # The default router is shared by the whole process.
         app = Application(router=Router())
         app.router.add_get("/hello", hello)
         app.on_start += up
@@ -292,22 +315,22 @@ class BlackSheep(MiddlewareHost):
 class FastApi(Host):
     name = "fastapi"
     openapi = "/openapi.json"
-    state = guards = prefixes = sees_paths = info = True
+    state = guards = prefixes = detects_paths = info = True
 
-    def plain(self, own: Own) -> Any:
+    def plain(self, host_app: HostApp) -> Any:
         from fastapi import FastAPI, Request
         from fastapi.responses import PlainTextResponse
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[Any]:
-            async with own.resources():
-                yield own.state or None
+            async with host_app.resources():
+                yield host_app.state or None
 
         app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan)
 
         @app.get("/hello")
         async def hello() -> PlainTextResponse:
-            return PlainTextResponse(await own.hello())
+            return PlainTextResponse(await host_app.hello())
 
         @app.get("/state")
         async def state(request: Request) -> PlainTextResponse:
@@ -315,7 +338,12 @@ class FastApi(Host):
 
         return app
 
-    def compose(self, own: Own, *ours: Ours) -> ASGIApp:
+    def adapter(self, *targets: Any) -> Any:
+        from faststream_adapters.fastapi import FastStreamRouter
+
+        return FastStreamRouter(*targets)
+
+    def compose(self, host_app: HostApp, *uses: AdapterUse) -> ASGIApp:
         from fastapi import Depends, Header, HTTPException
 
         from faststream_adapters.fastapi import FastStreamRouter
@@ -324,11 +352,11 @@ class FastApi(Host):
             if x_token != TOKEN["x-token"]:
                 raise HTTPException(401)
 
-        app = self.plain(own)
-        for one in ours:
-            dependencies = [Depends(guard)] if one.guarded else []
+        app = self.plain(host_app)
+        for use in uses:
+            dependencies = [Depends(guard)] if use.guarded else []
             app.include_router(
-                FastStreamRouter(*one.targets, prefix=one.prefix, dependencies=dependencies, **one.keywords)
+                FastStreamRouter(*use.targets, prefix=use.prefix, dependencies=dependencies, **use.keywords)
             )
         return app  # type: ignore[no-any-return]
 
@@ -336,15 +364,15 @@ class FastApi(Host):
 class Litestar(Host):
     name = "litestar"
     openapi = "/schema/openapi.json"
-    state = guards = prefixes = sees_paths = info = True
+    state = guards = prefixes = detects_paths = info = True
 
-    def plain(self, own: Own, *plugins: Any) -> Any:
+    def plain(self, host_app: HostApp, *plugins: Any) -> Any:
         from litestar import Litestar, MediaType, Request, get
         from litestar.openapi import OpenAPIConfig
 
         @get("/hello", media_type=MediaType.TEXT)
         async def hello() -> str:
-            return await own.hello()
+            return await host_app.hello()
 
         @get("/state", media_type=MediaType.TEXT)
         async def state(request: Request[Any, Any, Any]) -> str:
@@ -352,8 +380,8 @@ class Litestar(Host):
 
         @asynccontextmanager
         async def lifespan(app: Litestar) -> AsyncIterator[None]:
-            app.state.update(own.state)
-            async with own.resources():
+            app.state.update(host_app.state)
+            async with host_app.resources():
                 yield
 
         return Litestar(
@@ -363,7 +391,12 @@ class Litestar(Host):
             openapi_config=OpenAPIConfig(title=TITLE, version=VERSION),
         )
 
-    def compose(self, own: Own, *ours: Ours) -> ASGIApp:
+    def adapter(self, *targets: Any) -> Any:
+        from faststream_adapters.litestar import FastStreamPlugin
+
+        return FastStreamPlugin(*targets)
+
+    def compose(self, host_app: HostApp, *uses: AdapterUse) -> ASGIApp:
         from litestar.connection import ASGIConnection
         from litestar.exceptions import NotAuthorizedException
         from litestar.handlers import BaseRouteHandler
@@ -374,48 +407,54 @@ class Litestar(Host):
             if connection.headers.get("x-token") != TOKEN["x-token"]:
                 raise NotAuthorizedException
 
-        # By its own names, the brokers of the tests, all of one class, could not be told apart.
+        # The plugin derives names from classes, and the brokers of the tests have the same class.
         names: dict[Any, str] = {}
         plugins = []
-        for one in ours:
-            brokers = [broker for target in one.targets for broker in getattr(target, "brokers", [target])]
+        for use in uses:
+            brokers = [broker for target in use.targets for broker in getattr(target, "brokers", [target])]
             plugins.append(
                 FastStreamPlugin(
-                    *one.targets,
-                    path=one.prefix or "/",
-                    guards=[guard] if one.guarded else None,
+                    *use.targets,
+                    path=use.prefix or "/",
+                    guards=[guard] if use.guarded else None,
                     names=[names.setdefault(broker, f"broker_{len(names)}") for broker in brokers],
-                    **one.keywords,
+                    **use.keywords,
                 )
             )
-        return self.plain(own, *plugins)  # type: ignore[no-any-return]
+        return self.plain(host_app, *plugins)  # type: ignore[no-any-return]
 
 
 class Quart(Host):
     name = "quart"
-    guards = prefixes = sees_paths = True
+    raises_startup_errors = False
+    guards = prefixes = detects_paths = True
     bare_paths = False
 
-    def plain(self, own: Own) -> Any:
+    def plain(self, host_app: HostApp) -> Any:
         from quart import Quart, Response
 
         app = Quart(__name__)
 
         @app.get("/hello")
         async def hello() -> Response:
-            return Response(await own.hello())
+            return Response(await host_app.hello())
 
         @app.before_serving
         async def up() -> None:
-            own.up()
+            host_app.on_startup()
 
         @app.after_serving
         async def down() -> None:
-            own.down()
+            host_app.on_shutdown()
 
         return app
 
-    def compose(self, own: Own, *ours: Ours) -> ASGIApp:
+    def adapter(self, *targets: Any) -> Any:
+        from faststream_adapters.quart import QuartFastStream
+
+        return QuartFastStream(*targets, app=self.plain(HostApp()))
+
+    def compose(self, host_app: HostApp, *uses: AdapterUse) -> ASGIApp:
         from quart import Blueprint, abort, request
 
         from faststream_adapters.quart import QuartFastStream
@@ -424,18 +463,18 @@ class Quart(Host):
             if request.headers.get("x-token") != TOKEN["x-token"]:
                 abort(401)
 
-        app = self.plain(own)
-        for number, one in enumerate(ours):
-            blueprint = Blueprint(f"ours_{number}", __name__, url_prefix=one.prefix or None)
-            if one.guarded:
+        app = self.plain(host_app)
+        for number, use in enumerate(uses):
+            blueprint = Blueprint(f"adapter_{number}", __name__, url_prefix=use.prefix or None)
+            if use.guarded:
                 blueprint.before_request(guard)
             QuartFastStream(
-                *one.targets,
+                *use.targets,
                 app=app,
-                blueprint=blueprint if one.guarded or one.prefix else None,
-                **one.keywords,
+                blueprint=blueprint if use.guarded or use.prefix else None,
+                **use.keywords,
             )
-            if one.guarded or one.prefix:
+            if use.guarded or use.prefix:
                 app.register_blueprint(blueprint)
         return app  # type: ignore[no-any-return]
 
@@ -455,16 +494,16 @@ HOSTS: dict[str, Host] = {
 }
 
 
-# --- the server's part ---
+# --- the server ---
 
 
 class StartupFailedError(Exception):
-    """What an application has told the server: it could not be started."""
+    """The application has sent `lifespan.startup.failed`."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """An application that has been started."""
+    """A started application."""
 
     app: ASGIApp
     http: httpx.AsyncClient
@@ -473,9 +512,9 @@ class Served:
         return (await self.http.request(method, path, **options)).status_code
 
     async def text(self, path: str) -> str:
-        answer = await self.http.get(path)
-        assert answer.status_code == 200, (path, answer.status_code)
-        return answer.text
+        response = await self.http.get(path)
+        assert response.status_code == 200, (path, response.status_code)
+        return response.text
 
 
 @asynccontextmanager
@@ -485,15 +524,15 @@ async def serving(
     root_path: str = "",
     state: bool = True,
 ) -> AsyncIterator[Served]:
-    """Play the server of an application: its start, requests, its stop.
+    """Start an application, accept requests to it, and stop it, like an ASGI server.
 
     Args:
         app: The application.
-        root_path: Where the server has it.
-        state: Whether the server has lifespan state to offer.
+        root_path: The root path of the server.
+        state: Whether the server supports lifespan state.
 
     Raises:
-        StartupFailedError: The application said so.
+        StartupFailedError: The application has sent `lifespan.startup.failed`.
 
     Source: ASGI specification, "Lifespan Protocol" and "Lifespan State".
     """
@@ -504,22 +543,22 @@ async def serving(
     from_app: asyncio.Queue[Message] = asyncio.Queue()
     task = asyncio.ensure_future(app(scope, to_app.get, from_app.put))
 
-    async def tell(stage: str) -> Message:
-        to_app.put_nowait({"type": f"lifespan.{stage}"})
-        answer = asyncio.create_task(from_app.get())
-        await asyncio.wait((answer, task), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():  # pragma: no cover (only when a test fails)
-            answer.cancel()
-            # A server would take an application that raises now for one without a lifespan, and serve it.
-            how = f"ended with {task.exception()!r}" if task.done() else f"waited {PATIENCE:g} s"
-            raise AssertionError(f"The application did not answer to its {stage}: it {how}.")
-        return answer.result()
+    async def send_event(event: str) -> Message:
+        to_app.put_nowait({"type": f"lifespan.{event}"})
+        reply = asyncio.create_task(from_app.get())
+        await asyncio.wait((reply, task), timeout=TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        if not reply.done():  # pragma: no cover (only when a test fails)
+            reply.cancel()
+            # If the application raises now, a server assumes that it has no lifespan, and serves it.
+            how = f"ended with {task.exception()!r}" if task.done() else f"waited {TIMEOUT:g} s"
+            raise AssertionError(f"The application did not reply to its {event}: it {how}.")
+        return reply.result()
 
     async def with_state(request: Scope, receive: Receive, send: Send) -> None:
         await app({**request, "state": dict(scope["state"])} if state else request, receive, send)
 
     try:
-        started = await tell("startup")
+        started = await send_event("startup")
         if started["type"] == "lifespan.startup.failed":
             raise StartupFailedError(started.get("message", ""))
         assert started["type"] == "lifespan.startup.complete"
@@ -527,25 +566,25 @@ async def serving(
             async with client(with_state, root_path=root_path) as http:
                 yield Served(with_state, http)
         finally:
-            stopped = await tell("shutdown")
+            stopped = await send_event("shutdown")
             assert stopped["type"] == "lifespan.shutdown.complete", stopped
     finally:
         done, _ = await asyncio.wait((task,), timeout=1.0)
         if not done:  # pragma: no cover (only when a test fails)
             task.cancel()
             await asyncio.wait((task,), timeout=1.0)
-            raise AssertionError("The application did not end when there was nothing left for it to do.")
-        # Some applications tell the server that they failed, and raise too.
+            raise AssertionError("The application did not return after the end of the lifespan.")
+        # Some applications report a failure to the server and also raise.
         task.exception()
 
 
 async def websocket_refusal(app: ASGIApp, path: str, *, denial: bool) -> list[Message]:
-    """Open a websocket and return what the application sends.
+    """Open a websocket, and return the messages that the application sends.
 
     Args:
         app: The application.
         path: The path.
-        denial: Whether the server can turn a refusal into an HTTP response.
+        denial: Whether the server supports the Websocket Denial Response extension.
 
     Source: ASGI specification, "WebSocket" and "Websocket Denial Response".
     """

@@ -1,4 +1,4 @@
-"""The application server of the tests does what its methods say."""
+"""The application server of the tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.servers import ServerError
-from tests.servers.asgi import AppServer
+from tests.harness.servers import ServerError
+from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         while True:
             message = await receive()
-            print(message["type"], os.environ.get("WHO"))
+            print(message["type"], os.environ.get("NAME"))
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
@@ -38,8 +38,8 @@ async def app(scope, receive, send):
 """
 
 
-def test_uvicorn_answers_and_ends_at_sigterm() -> None:
-    with AppServer.uvicorn(APP, env={"WHO": "tests"}) as server:
+def test_uvicorn_responds_and_ends_on_sigterm() -> None:
+    with AppServer.uvicorn(APP, env={"NAME": "tests"}) as server:
         assert httpx.get(f"{server.url}/path").text == "/path"
         server.wait_output("lifespan.startup tests")
         server.terminate()
@@ -48,7 +48,7 @@ def test_uvicorn_answers_and_ends_at_sigterm() -> None:
         assert not server.running
 
 
-def test_uvicorn_arguments_and_file(tmp_path: Path) -> None:
+def test_uvicorn_accepts_arguments_and_a_file(tmp_path: Path) -> None:
     path = tmp_path / "application.py"
     path.write_text(APP, encoding="utf-8")
     with AppServer.uvicorn(path, "--root-path", "/svc") as server:
@@ -58,7 +58,7 @@ def test_uvicorn_arguments_and_file(tmp_path: Path) -> None:
         assert "lifespan.shutdown" in server.output()
 
 
-def test_starts_again_on_its_port() -> None:
+def test_a_killed_server_can_be_started_on_the_same_port() -> None:
     with AppServer.uvicorn(APP) as server:
         server.kill()
         with pytest.raises(httpx.ConnectError):
@@ -67,7 +67,7 @@ def test_starts_again_on_its_port() -> None:
         assert httpx.get(server.url).status_code == 200
 
 
-def test_workers_end_too() -> None:
+def test_interrupt_ends_all_workers() -> None:
     with AppServer.uvicorn(APP, "--workers", "2") as server:
         assert httpx.get(server.url).status_code == 200
         server.interrupt(group=True)
@@ -82,7 +82,7 @@ def test_workers_end_too() -> None:
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_other_commands(arguments: list[str]) -> None:
+def test_other_servers_can_be_run(arguments: list[str]) -> None:
     pytest.importorskip(arguments[0])
     with AppServer([sys.executable, "-m", *arguments], app=APP) as server:
         assert httpx.get(f"{server.url}/path").text == "/path"
@@ -90,7 +90,7 @@ def test_other_commands(arguments: list[str]) -> None:
         server.wait()
 
 
-def test_failing_startup() -> None:
+def test_a_failed_startup_is_reported() -> None:
     exited = AppServer.uvicorn(FAILING_APP).run_to_exit()
     assert exited.returncode == 3
     assert "no broker" in exited.output
@@ -99,7 +99,7 @@ def test_failing_startup() -> None:
         AppServer.uvicorn(FAILING_APP).__enter__()
 
 
-def test_errors_show_the_output() -> None:
+def test_errors_include_the_output() -> None:
     code = "import sys, time; print('on port', {port}); sys.stdout.flush(); time.sleep(60)"
     with AppServer([sys.executable, "-c", code], ready_path=None) as server:
         server.wait_output(f"on port {server.port}")
@@ -110,5 +110,8 @@ def test_errors_show_the_output() -> None:
         server.kill()
         with pytest.raises(ServerError, match="ended without 'more'"):
             server.wait_output("more")
-    with pytest.raises(ServerError, match=r"did not serve within 0.2 s"):
-        AppServer([sys.executable, "-c", code], timeout=0.2).start()
+    with (
+        pytest.raises(ServerError, match=r"did not serve within 0.2 s"),
+        AppServer([sys.executable, "-c", code], timeout=0.2),
+    ):
+        pytest.fail("It has started.")

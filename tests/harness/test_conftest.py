@@ -1,8 +1,15 @@
-"""The two rules of conftest.py: nothing is skipped in secret, no task is left behind."""
+"""The rules of tests/conftest.py: skips can be forbidden, no task is left behind, reruns are recorded."""
+
+import os
+from pathlib import Path
 
 import pytest
 
+from tests.harness.leftovers import lasting
+
 pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
 
 SKIPS = """
 import pytest
@@ -31,16 +38,31 @@ async def test_leaves_nothing():
 """
 
 
-def run(pytester: pytest.Pytester, module: str) -> pytest.RunResult:
+FLAKY = """
+runs = []
+
+def test_passes():
+    runs.append(1)
+
+def test_passes_when_rerun():
+    runs.append(2)
+    assert runs == [1, 2, 2]
+
+def test_fails():
+    assert False
+"""
+
+
+def run(pytester: pytest.Pytester, module: str, *words: str) -> pytest.RunResult:
     pytester.makeconftest("from tests.conftest import *\nfrom tests.conftest import _no_task_left")
     pytester.makepyfile(module)
     options = "asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function"
-    return pytester.runpytest_inprocess(
-        "-p", "no:xdist", *(word for option in options for word in ("-o", option))
-    )
+    words = words or ("-p", "no:xdist")
+    words += "-p", "no:faker", *(word for option in options for word in ("-o", option))
+    return pytester.runpytest_inprocess(*words)
 
 
-def test_a_skip_is_a_skip_unless_it_is_forbidden(
+def test_a_skip_fails_if_skips_are_forbidden(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -52,7 +74,7 @@ def test_a_skip_is_a_skip_unless_it_is_forbidden(
     result.stdout.fnmatch_lines(["*FASTSTREAM_ADAPTERS_NO_SKIP=1 forbids this skip: *no such server here*"])
 
 
-def test_a_task_that_is_left_behind_is_an_error(pytester: pytest.Pytester) -> None:
+def test_a_test_that_leaves_a_task_behind_fails(pytester: pytest.Pytester) -> None:
     result = run(pytester, TASKS)
     assert result.parseoutcomes()["passed"] == 2
     result.stdout.fnmatch_lines(
@@ -60,10 +82,37 @@ def test_a_task_that_is_left_behind_is_an_error(pytester: pytest.Pytester) -> No
     )
 
 
-def test_a_module_that_is_skipped_is_an_error_when_that_is_forbidden(
+def test_a_skipped_module_is_an_error_if_skips_are_forbidden(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.conftest.NO_SKIP", True)
     module = "import pytest\npytest.skip('no such module here', allow_module_level=True)"
     run(pytester, module).assert_outcomes(errors=1)
+
+
+@pytest.mark.parametrize(
+    "words", [("-p", "no:xdist"), pytest.param(("-n", "1"), marks=pytest.mark.full)], ids=["alone", "xdist"]
+)
+def test_reruns_are_recorded(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, pytester.path))))
+    reruns = pytester.path / "reruns"
+    monkeypatch.setenv("FASTSTREAM_ADAPTERS_RERUNS", str(reruns))
+    # pytest-rerunfailures keeps a thread and a socket for the workers of pytest-xdist.
+    with lasting():
+        result = run(pytester, FLAKY, *words, "--reruns", "2")
+        result.assert_outcomes(passed=2, failed=1)
+        name = "test_reruns_are_recorded.py::test"
+        # Each run except the last one of a test.
+        assert reruns.read_text(encoding="utf-8").splitlines() == [
+            f"{name}_passes_when_rerun",
+            f"{name}_fails",
+            f"{name}_fails",
+        ]
+        monkeypatch.delenv("FASTSTREAM_ADAPTERS_RERUNS")
+        reruns.unlink()
+        run(pytester, FLAKY, *words, "--reruns", "1")
+        assert not reruns.exists()

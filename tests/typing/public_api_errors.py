@@ -1,4 +1,4 @@
-"""What a type checker must refuse, line by line; mypy reads this file, and nothing runs it."""
+"""Code that a type checker must reject, line by line: mypy checks this file, which is never run."""
 
 from faststream.asgi.types import Scope
 from faststream.nats import NatsBroker

@@ -1,4 +1,4 @@
-"""mypy --strict agrees with the types that users see."""
+"""The types of the public API, as `mypy --strict` sees them in an application."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ EXPECTED = re.compile(r"  # type: ignore\[([\w, -]+)\]")
 REPORTED = re.compile(r"errors\.py:(\d+): error: .*\[([\w-]+)\]$", re.MULTILINE)
 
 
+# `make typecheck` checks the same files, with the settings of this repository instead of mypy's own.
+@pytest.mark.full
 @pytest.mark.timeout(300)  # mypy without its cache
-def test_mypy_accepts_right_use_and_refuses_wrong_use(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_mypy_accepts_correct_code_and_rejects_incorrect_code(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     source = (HERE / "public_api_errors.py").read_text(encoding="utf-8")
-    wrong = tmp_path / "errors.py"
-    wrong.write_text(EXPECTED.sub("", source), encoding="utf-8")
+    incorrect = tmp_path / "errors.py"
+    incorrect.write_text(EXPECTED.sub("", source), encoding="utf-8")
     expected = {
         (number, code)
         for number, line in enumerate(source.splitlines(), 1)
@@ -35,9 +39,13 @@ def test_mypy_accepts_right_use_and_refuses_wrong_use(tmp_path: Path, pytestconf
         "--no-pretty",
         "--config-file=",
     ]
-    command += [f"--cache-dir={pytestconfig.cache.mkdir('mypy')}", str(HERE / "public_api.py"), str(wrong)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
-    reported = {(int(number), code) for number, code in REPORTED.findall(done.stdout)}
-    assert reported == expected, done.stdout + done.stderr
-    # … and none in the other file.
-    assert done.stdout.endswith("in 1 file (checked 2 source files)\n"), done.stdout
+    command += [
+        f"--cache-dir={pytestconfig.cache.mkdir('mypy')}",
+        str(HERE / "public_api.py"),
+        str(incorrect),
+    ]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    reported = {(int(number), code) for number, code in REPORTED.findall(process.stdout)}
+    assert reported == expected, process.stdout + process.stderr
+    # There are no errors in the other file.
+    assert process.stdout.endswith("in 1 file (checked 2 source files)\n"), process.stdout

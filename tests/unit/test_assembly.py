@@ -1,4 +1,4 @@
-"""From targets and keywords to a lifespan and endpoints: what every host shares."""
+"""The assembly of targets and keywords into a lifespan and routes, which all hosts share."""
 
 from __future__ import annotations
 
@@ -13,64 +13,35 @@ from faststream.specification import AsyncAPI
 from prometheus_client import CollectorRegistry, Gauge
 
 from faststream_adapters import AsgiFastStream, AsyncAPIRoute, BrokerLifespan
-from faststream_adapters.hosting import (
-    EndpointKeywords,
-    HostInfo,
-    HostKeywords,
-    docs_for,
-    endpoints_for,
-    hosting_for,
-    lifespan_for,
-    split_keywords,
-)
-from faststream_adapters.lifespan import LifespanKeywords
-from tests.asgi_calls import http_scope, request
+from faststream_adapters._hosting.assembly import HostInfo, assemble
+from faststream_adapters._hosting.options import AdapterKeywords, EndpointKeywords
+from tests.harness.asgi_calls import http_scope, request
 
 UNREACHABLE = "nats://127.0.0.1:1"
 
 
-def test_keywords_are_split() -> None:
-    lifespan, endpoints = split_keywords(
-        {"startup": "background", "drain_delay": 1.0, "ping_path": "/ping", "probe_ttl": 2.0}
-    )
-    assert lifespan == {"startup": "background", "drain_delay": 1.0}
-    assert endpoints == {"ping_path": "/ping", "probe_ttl": 2.0}
-    assert split_keywords({}) == ({}, {})
-
-
-def test_every_keyword_has_one_place() -> None:
-    ours, theirs = LifespanKeywords.__annotations__, EndpointKeywords.__annotations__
-    assert not ours.keys() & theirs.keys()
-    everything: Any = dict.fromkeys(HostKeywords.__annotations__)
-    lifespan, endpoints = split_keywords(everything)
-    assert lifespan.keys() == ours.keys()
-    assert endpoints.keys() == theirs.keys()
-
-
-def test_the_lifespan_keywords_are_those_of_the_lifespan() -> None:
-    code = BrokerLifespan.__init__.__code__
-    names = code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
-    assert set(LifespanKeywords.__annotations__) == set(names)
-
-
-def test_an_unknown_keyword_lists_the_known_ones() -> None:
+def test_an_unknown_keyword_is_refused_with_a_list_of_known_ones() -> None:
     unknown: Any = {"ping_path": "/ping", "health_path": "/health"}
-    with pytest.raises(TypeError, match=r"Unknown keyword 'health_path'\. Known are: .*ping_path") as raised:
-        split_keywords(unknown)
-    for name in HostKeywords.__annotations__:
+    with pytest.raises(
+        TypeError,
+        match=r"Unknown keyword 'health_path'\. Known keywords: .*ping_path",
+    ) as raised:
+        assemble([NatsBroker(UNREACHABLE)], unknown)
+    for name in AdapterKeywords.__annotations__:
         assert name in str(raised.value)
 
 
-def test_a_lifespan_brings_its_own_keywords() -> None:
+def test_lifespan_keywords_with_a_lifespan_are_refused() -> None:
     lifespan = BrokerLifespan(NatsBroker(UNREACHABLE))
-    assert lifespan_for((lifespan,), {}) is lifespan
-    with pytest.raises(SetupError, match=r"startup, consume: give these to the BrokerLifespan itself"):
-        lifespan_for((lifespan,), {"startup": "background", "consume": False})
+    assert assemble([lifespan], {}).broker_lifespan is lifespan
+    with pytest.raises(SetupError, match=r"startup, consume: pass these to the BrokerLifespan itself"):
+        assemble([lifespan], {"startup": "background", "consume": False})
 
 
-def test_brokers_get_a_lifespan() -> None:
+def test_a_lifespan_is_created_for_brokers() -> None:
     brokers = NatsBroker(UNREACHABLE), NatsBroker(UNREACHABLE)
-    lifespan = lifespan_for(brokers, {"startup": "background", "optional": [brokers[1]], "drain_delay": 1.0})
+    keywords: AdapterKeywords = {"startup": "background", "optional": [brokers[1]], "drain_delay": 1.0}
+    lifespan = assemble(brokers, keywords).broker_lifespan
     assert lifespan.brokers == brokers
     assert lifespan.startup == "background"
     assert lifespan.optional == (brokers[1],)
@@ -78,35 +49,14 @@ def test_brokers_get_a_lifespan() -> None:
     assert lifespan.state == "stopped"
 
 
-def test_an_app_gets_a_lifespan() -> None:
+def test_a_lifespan_is_created_for_an_app() -> None:
     app = faststream.FastStream(NatsBroker(UNREACHABLE))
-    lifespan = lifespan_for((app,), {})
+    lifespan = assemble([app], {}).broker_lifespan
     assert lifespan.app is app
     later = NatsBroker(UNREACHABLE)
     app.add_broker(later)
     assert lifespan.brokers == tuple(app.brokers)
     assert later in lifespan.brokers
-
-
-@pytest.mark.parametrize(
-    ("targets", "kinds"),
-    [
-        ((), "nothing"),
-        (("nats://localhost",), "str"),
-        ((faststream.FastStream(), NatsBroker(UNREACHABLE)), "FastStream, NatsBroker"),
-        ((BrokerLifespan(NatsBroker(UNREACHABLE)), NatsBroker(UNREACHABLE)), "BrokerLifespan, NatsBroker"),
-        ((faststream.FastStream(), faststream.FastStream()), "FastStream, FastStream"),
-    ],
-)
-def test_other_targets_are_an_error(targets: Any, kinds: str) -> None:
-    with pytest.raises(SetupError, match=rf"one or more brokers, or one FastStream app.*, not {kinds}\."):
-        lifespan_for(targets, {})
-
-
-def test_a_broker_twice_is_an_error() -> None:
-    broker = NatsBroker(UNREACHABLE)
-    with pytest.raises(SetupError, match="twice"):
-        lifespan_for((broker, broker), {})
 
 
 @pytest.mark.parametrize(
@@ -119,25 +69,25 @@ def test_a_broker_twice_is_an_error() -> None:
         ({"optional": [NatsBroker(UNREACHABLE)]}, "pass it as a target too"),
     ],
 )
-def test_keywords_that_cannot_work(keywords: Any, message: str) -> None:
+def test_invalid_lifespan_keywords_are_refused(keywords: Any, message: str) -> None:
     with pytest.raises(SetupError, match=message):
-        lifespan_for((NatsBroker(UNREACHABLE),), keywords)
+        assemble([NatsBroker(UNREACHABLE)], keywords)
 
 
 @pytest.mark.parametrize("off", [None, ""])
-def test_every_path_is_off_until_it_is_named(off: Any) -> None:
+def test_no_endpoint_is_assembled_without_a_path(off: Any) -> None:
     lifespan = BrokerLifespan(NatsBroker(UNREACHABLE))
     paths = [name for name in EndpointKeywords.__annotations__ if name.endswith("_path")]
     assert len(paths) == 5
-    assert endpoints_for(lifespan, {}) == []
+    assert assemble([lifespan], {}).endpoints == []
     keywords: Any = dict.fromkeys(paths, off)
-    assert endpoints_for(lifespan, keywords) == []
+    assert assemble([lifespan], keywords).endpoints == []
 
 
-async def test_each_path_has_its_endpoint() -> None:
+async def test_each_path_keyword_adds_an_endpoint() -> None:
     registry = CollectorRegistry()
     Gauge("depth", "Depth.", registry=registry)
-    keywords = EndpointKeywords(
+    keywords = AdapterKeywords(
         ping_path="/p",
         liveness_path="/l",
         readiness_path="/r",
@@ -145,7 +95,7 @@ async def test_each_path_has_its_endpoint() -> None:
         metrics_path="/m",
         metrics_registry=registry,
     )
-    routes = dict(endpoints_for(BrokerLifespan(NatsBroker(UNREACHABLE)), keywords))
+    routes = dict(assemble([NatsBroker(UNREACHABLE)], keywords).endpoints)
     replies = {path: await request(app, http_scope()) for path, app in routes.items()}
     # The lifespan has not run.
     assert {path: reply.status for path, reply in replies.items()} == {
@@ -158,35 +108,33 @@ async def test_each_path_has_its_endpoint() -> None:
     assert b"depth 0.0" in replies["/m"].body
 
 
-async def test_probe_details() -> None:
+async def test_probe_details_apply_to_the_probes() -> None:
     lifespan = BrokerLifespan(NatsBroker(UNREACHABLE))
-    [(_, probe)] = endpoints_for(lifespan, {"readiness_path": "/r", "probe_details": True})
+    [(_, probe)] = assemble([lifespan], {"readiness_path": "/r", "probe_details": True}).endpoints
     assert (await request(probe, http_scope())).headers["content-type"] == "application/health+json"
 
 
 @pytest.mark.parametrize("keywords", [{"probe_timeout": 0.0}, {"probe_timeout": -1.0}, {"probe_ttl": -1.0}])
-def test_probe_keywords_that_cannot_work(keywords: Any) -> None:
+def test_invalid_probe_keywords_are_refused(keywords: Any) -> None:
     keywords["ping_path"] = "/p"
     with pytest.raises(SetupError, match="must be a number of seconds"):
-        endpoints_for(BrokerLifespan(NatsBroker(UNREACHABLE)), keywords)
+        assemble([NatsBroker(UNREACHABLE)], keywords)
 
 
-def test_hosting_is_a_lifespan_and_routes() -> None:
+def test_an_assembly_contains_a_lifespan_and_routes() -> None:
     broker = NatsBroker(UNREACHABLE)
-    hosting = hosting_for(
-        (broker,), {"startup": "background", "ping_path": "/ping", "asyncapi_path": "/docs"}
-    )
-    assert hosting.lifespan.brokers == (broker,)
-    assert hosting.lifespan.startup == "background"
-    assert [path for path, _ in hosting.routes] == ["/ping", "/docs.json", "/docs.yaml", "/docs"]
-    assert hosting_for((hosting.lifespan,), {}).lifespan is hosting.lifespan
-    assert list(hosting_for((broker,), {"asyncapi_path": None}).routes) == []
+    assembly = assemble((broker,), {"startup": "background", "ping_path": "/ping", "asyncapi_path": "/docs"})
+    assert assembly.broker_lifespan.brokers == (broker,)
+    assert assembly.broker_lifespan.startup == "background"
+    assert [path for path, _ in assembly.routes()] == ["/ping", "/docs.json", "/docs.yaml", "/docs"]
+    assert assemble((assembly.broker_lifespan,), {}).broker_lifespan is assembly.broker_lifespan
+    assert list(assemble((broker,), {"asyncapi_path": None}).routes()) == []
 
 
-def test_hosting_with_an_unknown_keyword() -> None:
+def test_an_unknown_keyword_beside_a_known_one_is_refused() -> None:
     unknown: Any = {"asyncapi_path": "/docs", "health_path": "/health"}
     with pytest.raises(TypeError, match="Unknown keyword 'health_path'"):
-        hosting_for((NatsBroker(UNREACHABLE),), unknown)
+        assemble((NatsBroker(UNREACHABLE),), unknown)
 
 
 @pytest.mark.parametrize(
@@ -200,46 +148,53 @@ def test_hosting_with_an_unknown_keyword() -> None:
         ("broker", {"specification": AsyncAPI(title="Own")}, None, "Own"),
     ],
 )
-async def test_whose_title_the_docs_have(
-    targets: str, keywords: Any, info: HostInfo | None, title: str
-) -> None:
+async def test_the_title_of_the_docs(targets: str, keywords: Any, info: HostInfo | None, title: str) -> None:
     broker = NatsBroker(UNREACHABLE)
     target = (
         broker if targets == "broker" else faststream.FastStream(broker, specification=AsyncAPI(title="App"))
     )
     keywords["asyncapi_path"] = "/docs"
-    hosting = hosting_for((target,), keywords, info)
-    document = json.loads((await request(dict(hosting.routes)["/docs.json"], http_scope())).body)
+    assembly = assemble((target,), keywords)
+    document = json.loads((await request(dict(assembly.routes(info))["/docs.json"], http_scope())).body)
     assert document["info"]["title"] == title
     assert document["info"]["version"] == ("3" if title == "Host" else "0.1.0")
 
 
-async def test_docs_have_a_document_beside_them() -> None:
-    routes = dict(docs_for("/docs", NatsBroker(UNREACHABLE)))
+async def test_the_docs_include_the_document_as_json_and_yaml() -> None:
+    routes = dict(assemble([NatsBroker(UNREACHABLE)], {"asyncapi_path": "/docs"}).docs())
     assert list(routes) == ["/docs", "/docs.json", "/docs.yaml"]
     types = [(await request(app, http_scope())).headers["content-type"] for app in routes.values()]
     assert types == ["text/html; charset=utf-8", "application/json", "application/yaml"]
 
 
-def test_paths_of_the_document() -> None:
+def test_the_paths_of_the_document() -> None:
     broker = NatsBroker(UNREACHABLE)
     elsewhere = AsyncAPIRoute("/docs", asyncapi_json_path="/schema.json")
-    assert list(dict(docs_for(elsewhere, broker))) == ["/docs", "/schema.json", "/schema.yaml"]
-    assert list(dict(docs_for(AsyncAPIRoute("/docs", asyncapi_json_path=None), broker))) == ["/docs"]
-    assert list(dict(docs_for("/docs/", broker))) == ["/docs/", "/docs.json", "/docs.yaml"]
+    alone = AsyncAPIRoute("/docs", asyncapi_json_path=None)
+    assert list(dict(assemble([broker], {"asyncapi_path": elsewhere}).docs())) == [
+        "/docs",
+        "/schema.json",
+        "/schema.yaml",
+    ]
+    assert list(dict(assemble([broker], {"asyncapi_path": alone}).docs())) == ["/docs"]
+    assert list(dict(assemble([broker], {"asyncapi_path": "/docs/"}).docs())) == [
+        "/docs/",
+        "/docs.json",
+        "/docs.yaml",
+    ]
 
 
-def test_every_host_keyword_reaches_the_app() -> None:
+def test_lifespan_keywords_reach_the_lifespan_of_an_app() -> None:
     app = AsgiFastStream(NatsBroker(UNREACHABLE), startup="background", consume=False, supervise=False)
     lifespan = app.broker_lifespan
     assert (lifespan.startup, lifespan.consume, lifespan.supervise) == ("background", False, False)
 
 
-def test_an_asgi_app_as_target_brings_its_lifespan() -> None:
+def test_the_lifespan_of_an_asgi_app_is_used() -> None:
     app = AsgiFastStream(NatsBroker(UNREACHABLE), startup="background")
-    assert lifespan_for((app,), {}) is app.broker_lifespan
-    with pytest.raises(SetupError, match="consume: give these to the BrokerLifespan"):
-        lifespan_for((app,), {"consume": False})
+    assert assemble([app], {}).broker_lifespan is app.broker_lifespan
+    with pytest.raises(SetupError, match="consume: pass these to the BrokerLifespan"):
+        assemble([app], {"consume": False})
 
 
 @pytest.mark.parametrize(
@@ -249,4 +204,4 @@ def test_an_asgi_app_as_target_brings_its_lifespan() -> None:
 def test_a_keyword_without_its_path_is_refused(name: str, path: str) -> None:
     keywords: Any = {name: AsyncAPI()}
     with pytest.raises(SetupError, match=f"{name} has no effect without {path}"):
-        hosting_for((NatsBroker(UNREACHABLE),), keywords)
+        assemble((NatsBroker(UNREACHABLE),), keywords)

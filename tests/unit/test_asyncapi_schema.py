@@ -1,4 +1,4 @@
-"""The documents that we serve are what the AsyncAPI specification allows."""
+"""Served documents are valid by the JSON Schema of the AsyncAPI specification."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]  # ships 
 from pydantic import BaseModel, Field
 
 from faststream_adapters import make_asyncapi_asgi, make_liveness_asgi
-from tests.support import client
+from tests.harness.clients import client
 
 if TYPE_CHECKING:
     from faststream.specification.base import SpecificationFactory
 
-SCHEMAS = Path(__file__).parents[1] / "data" / "asyncapi"
+SCHEMAS = Path(__file__).parent / "data" / "asyncapi"
 VERSIONS = ("2.6.0", "3.0.0")
 
 
@@ -49,7 +49,7 @@ async def served(specification: SpecificationFactory, path: str = "/asyncapi.jso
 
 
 def two_brokers() -> tuple[NatsBroker, NatsBroker]:
-    """Return brokers of two servers, with all kinds of subscribers and publishers."""
+    """Return brokers for different servers, with all kinds of subscribers and publishers."""
     core = NatsBroker(
         ["nats://user:secret@one:4222", "nats://two:4222"], description="Core", tags=[Tag(name="core")]
     )
@@ -105,7 +105,7 @@ async def test_the_document_is_valid(version: str, path: str) -> None:
     assert "secret" not in text
 
 
-# FastStream's other brokers, with the libraries that they need.
+# FastStream's other brokers, with the client library, the class and a URL of each.
 KINDS = {
     "redis": ("redis", "RedisBroker", "redis://user:s3cret@host:6379/0"),
     "rabbit": ("aio_pika", "RabbitBroker", "amqp://user:s3cret@host:5672/shop"),
@@ -114,30 +114,30 @@ KINDS = {
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_all_kinds_of_brokers_that_are_installed_in_one_document(version: str) -> None:
-    """With NATS alone this is about two brokers of one kind."""
-    found: list[Any] = [NatsBroker("nats://user:s3cret@host:4222"), NatsBroker("nats://s3cret@other:4222")]
-    found += [
+async def test_brokers_of_all_installed_kinds_in_one_document(version: str) -> None:
+    """If only the NATS client is installed, the document contains two brokers of one kind."""
+    brokers: list[Any] = [NatsBroker("nats://user:s3cret@host:4222"), NatsBroker("nats://s3cret@other:4222")]
+    brokers += [
         getattr(import_module(f"faststream.{kind}"), name)(url)
         for kind, (library, name, url) in KINDS.items()
         if find_spec(library)
     ]
-    for number, broker in enumerate(found):
+    for number, broker in enumerate(brokers):
         broker.publisher(f"number-{number}", schema=Cup)
-    app = make_asyncapi_asgi(*found, specification=AsyncAPI(schema_version=version))
+    app = make_asyncapi_asgi(*brokers, specification=AsyncAPI(schema_version=version))
     async with client(app) as http:
         document = (await http.get("/asyncapi.json")).json()
         page = (await http.get("/")).text
     assert problems(document, version) == []
-    assert len(document["servers"]) == len(found)
-    assert len(document["channels"]) == len(found)
-    for number, _ in enumerate(found):
+    assert len(document["servers"]) == len(brokers)
+    assert len(document["channels"]) == len(brokers)
+    for number, _ in enumerate(brokers):
         assert f"number-{number}" in page
     assert "s3cret" not in page + json.dumps(document)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_links_that_are_removed_leave_a_valid_document(version: str) -> None:
+async def test_a_document_with_removed_links_is_valid(version: str) -> None:
     link: Any = {"name": "C", "url": "javascript:alert(1)", "x-own": 1}
     specification = AsyncAPI(
         NatsBroker("nats://host:4222"),
@@ -152,7 +152,7 @@ async def test_links_that_are_removed_leave_a_valid_document(version: str) -> No
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_the_schema_does_find_problems(version: str) -> None:
+async def test_the_validation_detects_a_missing_property(version: str) -> None:
     document = await served(AsyncAPI(NatsBroker(), schema_version=version))
     assert problems(document, version) == []
     [server] = document["servers"].values()

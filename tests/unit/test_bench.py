@@ -1,4 +1,4 @@
-"""What the benchmarks make of their measurements."""
+"""How the benchmarks measure, and how they evaluate and report the results."""
 
 import asyncio
 import itertools
@@ -9,19 +9,19 @@ from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 import pytest
 from faststream.asgi.types import Receive, Scope, Send
 
-from bench.in_process import AT_ONCE, Calls, at_once, bare, request
-from bench.measure import Contender, Goal, Row, Verdict, in_turns, one_by_one
+from bench.in_process import CONCURRENT, TimedCalls, bare, concurrently, requester
+from bench.measure import Contender, Goal, Row, Verdict, measure_in_rounds, sequential
 from bench.report import page, table
-from bench.slices import Slices, in_slices
-from tests.servers import poll
+from bench.slices import SlicedProcess, run_in_slices
+from tests.harness.servers import poll
 
 
 def row(*goals: Goal, limit: float | None = None) -> Row:
-    row = Row("a thing", "µs", goals, limit)
+    row = Row("an operation", "µs", goals, limit)
     values: dict[Contender, tuple[float, ...]] = {
         "bare": (1, 2, 30),
         "upstream": (8, 9, 10),
-        "ours": (4, 4, 5),
+        "adapters": (4, 4, 5),
     }
     for contender, turns in values.items():
         for value in turns:
@@ -33,52 +33,52 @@ def row(*goals: Goal, limit: float | None = None) -> Row:
     ("goals", "limit", "verdict"),
     [
         ((), None, None),
-        ((Goal("upstream", most=0.6),), None, "met"),
-        ((Goal("upstream", most=0.4),), None, "missed"),
-        ((Goal("upstream", least=0.4),), None, "met"),
-        ((Goal("upstream", least=0.6),), None, "missed"),
-        ((Goal("upstream", most=0.51),), None, "open"),
-        ((Goal("upstream", least=0.51),), None, "open"),
-        ((Goal("upstream", most=0.51), Goal("upstream", least=0.6)), None, "missed"),
+        ((Goal("upstream", at_most=0.6),), None, "met"),
+        ((Goal("upstream", at_most=0.4),), None, "missed"),
+        ((Goal("upstream", at_least=0.4),), None, "met"),
+        ((Goal("upstream", at_least=0.6),), None, "missed"),
+        ((Goal("upstream", at_most=0.51),), None, "inconclusive"),
+        ((Goal("upstream", at_least=0.51),), None, "inconclusive"),
+        ((Goal("upstream", at_most=0.51), Goal("upstream", at_least=0.6)), None, "missed"),
         ((), 4, "met"),
-        ((Goal("upstream", most=0.6),), 3.9, "missed"),
+        ((Goal("upstream", at_most=0.6),), 3.9, "missed"),
     ],
 )
-def test_a_goal_is_about_the_median_of_the_ratios(
+def test_a_goal_applies_to_the_median_ratio(
     goals: tuple[Goal, ...], limit: float | None, verdict: Verdict | None
 ) -> None:
     assert row(*goals, limit=limit).verdict == verdict
 
 
-def test_one_turn_tells_nothing() -> None:
-    once = Row("a thing", "µs", (Goal("bare", most=10),))
-    once.add("bare", 1.0)
-    once.add("ours", 2.0)
-    assert once.wanted(1, 1)
-    assert once.verdict == "open"
+def test_one_round_is_inconclusive() -> None:
+    single = Row("an operation", "µs", (Goal("bare", at_most=10),))
+    single.add("bare", 1.0)
+    single.add("adapters", 2.0)
+    assert single.needs_round(1, 1)
+    assert single.verdict == "inconclusive"
     assert (
-        table([once]).splitlines()[-1]
-        == "| a thing | µs | 1 ± 0% |  | 2 ± 0% | 2 |  | at most 10 x bare ~ open |"
+        table([single]).splitlines()[-1]
+        == "| an operation | µs | 1 ± 0% |  | 2 ± 0% | 2 |  | at most 10 x bare ~ inconclusive |"
     )
 
 
-def test_upstream_too_has_a_ratio() -> None:
-    assert row().ratio("bare", of="upstream") == 4.5
+def test_ratio_of_upstream_to_bare() -> None:
+    assert row().ratio("bare", "upstream") == 4.5
 
 
-def test_the_table_tells_all_of_a_row() -> None:
-    of_ours = Row("another", "s", limit=2.0, note="alone")
-    of_ours.add("ours", 3.0)
-    lines = table([row(Goal("bare", most=2), Goal("upstream", least=1)), of_ours]).splitlines()
+def test_the_table_shows_values_ratios_goals_and_notes() -> None:
+    alone = Row("another", "s", limit=2.0, note="no baseline")
+    alone.add("adapters", 3.0)
+    lines = table([row(Goal("bare", at_most=2), Goal("upstream", at_least=1)), alone]).splitlines()
     goals = "at most 2 x bare; at least 1 x upstream ✗ missed"
     assert lines[2:] == [
-        f"| a thing | µs | 2 ± 362% | 9 ± 6% | 4 ± 6% | 2 ± 51.4% | 0.5 ± 3.0% | {goals} |",
-        "| another (alone) | s |  |  | 3 ± 0% |  |  | at most 2 s ✗ missed |",
+        f"| an operation | µs | 2 ± 362% | 9 ± 6% | 4 ± 6% | 2 ± 51.4% | 0.5 ± 3.0% | {goals} |",
+        "| another (no baseline) | s |  |  | 3 ± 0% |  |  | at most 2 s ✗ missed |",
     ]
-    assert page({"A section": [row()]}, "Measured somewhere.").count("| a thing |") == 1
+    assert page({"A section": [row()]}, "Measured somewhere.").count("| an operation |") == 1
 
 
-async def test_contenders_take_turns_and_the_first_turn_warms_up() -> None:
+async def test_contenders_alternate_and_the_first_round_is_discarded() -> None:
     calls: list[str] = []
 
     def contender(name: str) -> object:
@@ -88,46 +88,47 @@ async def test_contenders_take_turns_and_the_first_turn_warms_up() -> None:
 
         return run
 
-    runs = {"bare": contender("bare"), "ours": contender("ours")}
-    turn = one_by_one(runs)  # type: ignore[arg-type]  # what the contenders are
-    [measured] = await in_turns([(Row("a thing", "µs"), turn)], 4, 4)
-    assert calls == ["bare", "ours"] * 5
-    assert measured.values == {"bare": [3.0, 5.0, 7.0, 9.0], "ours": [4.0, 6.0, 8.0, 10.0]}
+    runs = {"bare": contender("bare"), "adapters": contender("adapters")}
+    measure_round = sequential(runs)  # type: ignore[arg-type]  # the names are contenders
+    [measured] = await measure_in_rounds([(Row("an operation", "µs"), measure_round)], 4, 4)
+    assert calls == ["bare", "adapters"] * 5
+    assert measured.values == {"bare": [3.0, 5.0, 7.0, 9.0], "adapters": [4.0, 6.0, 8.0, 10.0]}
 
 
 @pytest.mark.parametrize(
-    ("goals", "values", "turns"),
+    ("goals", "values", "rounds"),
     [
-        ((Goal("bare", most=1),), [2.0], 16),
-        ((Goal("bare", most=1.5),), [2.0, 3.0, 4.0], 30),
+        ((Goal("bare", at_most=1),), [2.0], 16),
+        ((Goal("bare", at_most=1.5),), [2.0, 3.0, 4.0], 30),
         ((), [2.0, 3.0, 4.0], 3),
     ],
 )
-async def test_turns_end_when_what_has_a_goal_is_known(
-    goals: tuple[Goal, ...], values: list[float], turns: int
+async def test_rounds_end_when_the_goals_are_settled(
+    goals: tuple[Goal, ...], values: list[float], rounds: int
 ) -> None:
-    ours = itertools.cycle(values)
+    cycle = itertools.cycle(values)
 
     async def two() -> float:
         return 2.0
 
     async def next_one() -> float:
-        return next(ours)
+        return next(cycle)
 
-    runs = one_by_one({"bare": two, "ours": next_one})
-    [measured] = await in_turns([(Row("a thing", "µs", goals), runs)], 3, 30)
-    assert len(measured.values["ours"]) == turns
+    measure_round = sequential({"bare": two, "adapters": next_one})
+    [measured] = await measure_in_rounds([(Row("an operation", "µs", goals), measure_round)], 3, 30)
+    assert len(measured.values["adapters"]) == rounds
 
 
-async def test_processes_run_in_turn() -> None:
-    """Only the time in which a process itself ran counts as its own."""
+async def test_processes_run_alternately() -> None:
+    """Only the time in which a process itself ran is counted."""
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint(time.perf_counter())"
-    slices = [Slices(await create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE)) for _ in range(2)]
-    await in_slices(slices)
-    assert all(each.ended for each in slices)
-    for each in slices:
+    processes = [await create_subprocess_exec(sys.executable, "-c", code, stdout=PIPE) for _ in range(2)]
+    sliced = [SlicedProcess(process) for process in processes]
+    await run_in_slices(sliced)
+    assert all(each.ended for each in sliced)
+    for each in sliced:
         ended = float((await each.process.communicate())[0])
-        # Some of it was before it was stopped for the first time.
+        # It ran for a moment before it was stopped for the first time.
         assert 0.2 < each.seconds(until=ended) <= each.seconds()
         assert each.seconds(since=ended + 60.0) == 0
         each.close()
@@ -143,63 +144,63 @@ async def test_a_server_runs_only_while_its_load_does() -> None:
     )
     code = "import sys; sys.stdin.read()"
     load = await create_subprocess_exec(sys.executable, "-c", code, stdin=PIPE)
-    slices = Slices(load, server.pid)
+    sliced = SlicedProcess(load, server.pid)
     assert await asyncio.to_thread(poll, lambda: stopped(load) and stopped(server), 5.0)
-    running = asyncio.create_task(slices.run())
+    running = asyncio.create_task(sliced.run_slice())
     assert await asyncio.to_thread(poll, lambda: not stopped(load) and not stopped(server), 5.0)
     await running
     assert await asyncio.to_thread(poll, lambda: stopped(load) and stopped(server), 5.0)
     assert load.stdin is not None
     load.stdin.close()
-    await in_slices([slices])
+    await run_in_slices([sliced])
     assert load.returncode == 0
-    slices.close()
+    sliced.close()
     assert await asyncio.to_thread(poll, lambda: not stopped(server), 5.0)
     server.kill()
     await server.wait()
 
 
-async def test_a_process_that_is_not_needed_any_more_is_killed() -> None:
-    slices = Slices(await create_subprocess_exec(sys.executable, "-c", "import signal; signal.pause()"))
-    slices.close()
-    assert await slices.process.wait() < 0
+async def test_close_kills_the_process() -> None:
+    process = await create_subprocess_exec(sys.executable, "-c", "import signal; signal.pause()")
+    SlicedProcess(process).close()
+    assert await process.wait() < 0
 
 
 async def test_a_call_is_timed() -> None:
-    for once in (request(bare, "/"), at_once(request(bare, "/"))):
-        calls = Calls(once)
+    for call in (requester(bare, "/"), concurrently(requester(bare, "/"))):
+        calls = TimedCalls(call)
         assert 0 < await calls() < 1e6
         assert 0 < await calls() < 1e6
 
 
-async def test_many_calls_are_made_at_once() -> None:
-    begun: list[None] = []
+async def test_many_calls_are_made_concurrently() -> None:
+    started: list[None] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        begun.append(None)
+        started.append(None)
         await asyncio.sleep(0)
-        assert len(begun) == AT_ONCE
+        assert len(started) == CONCURRENT
 
-    await at_once(request(app, "/"))()
+    await concurrently(requester(app, "/"))()
 
 
-def test_a_ratio_is_that_of_one_turn() -> None:
-    """The machine was ten times as slow in the second one, and the contenders were alike in none."""
-    goal = Goal("bare", most=2)
-    noisy = Row("a thing", "µs", (goal,))
-    for theirs, ours in ((1.0, 2.0), (10.0, 20.0), (1.2, 2.4)):
-        noisy.add("bare", theirs)
-        noisy.add("ours", ours)
+def test_ratios_are_computed_within_each_round() -> None:
+    """A machine that is ten times slower in the second round does not change the ratio."""
+    goal = Goal("bare", at_most=2)
+    noisy = Row("an operation", "µs", (goal,))
+    for base, value in ((1.0, 2.0), (10.0, 20.0), (1.2, 2.4)):
+        noisy.add("bare", base)
+        noisy.add("adapters", value)
     assert noisy.ratio("bare") == pytest.approx(2)
-    assert noisy.error("bare") == pytest.approx(0)
-    assert goal.known(noisy)
+    assert noisy.standard_error("bare") == pytest.approx(0)
+    assert goal.is_settled(noisy)
     noisy.add("bare", 1.0)
-    noisy.add("ours", 4.0)
+    noisy.add("adapters", 4.0)
     noisy.add("bare", 1.0)
-    noisy.add("ours", 1.0)
-    assert noisy.error("bare") == 0
+    noisy.add("adapters", 1.0)
+    assert noisy.standard_error("bare") == 0
     noisy.add("bare", 1.0)
-    noisy.add("ours", 3.0)
-    assert not goal.known(noisy)
-    # Far from the goal it need not be known that well.
-    assert Goal("bare", most=100).known(noisy)
+    noisy.add("adapters", 3.0)
+    assert not goal.is_settled(noisy)
+    # Far from the goal, the same precision is enough.
+    assert Goal("bare", at_most=100).is_settled(noisy)

@@ -1,6 +1,6 @@
-"""Handlers of the user's own: what they are given, and what becomes of what they do.
+"""HTTP handlers of the application: injected parameters, responses and errors.
 
-With the future import every annotation in this module is a string, as in many applications.
+The future import turns all annotations in this module into strings, as in many applications.
 """
 
 from __future__ import annotations
@@ -18,28 +18,31 @@ from faststream import Context, Depends, Logger
 from faststream.annotations import ContextRepo as InjectedContext
 from faststream.annotations import FastStream as InjectedApp
 from faststream.asgi.types import Receive, Scope, Send
+from faststream.nats import NatsBroker
 
-import faststream_adapters as ours
+import faststream_adapters as adapters
 from faststream_adapters import (
     AsgiFastStream,
     AsgiResponse,
+    BrokerLifespan,
     Header,
     HttpHandler,
     JSONResponse,
     Query,
     Request,
     get,
-    handlers,
     post,
 )
-from tests.asgi_calls import exchange, http_scope, request
+from faststream_adapters._compat.faststream import FastDependsConfig, injected
+from faststream_adapters._standalone import handlers
+from tests.harness.asgi_calls import exchange, http_scope, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from faststream.asgi.types import ASGIApp
 
-    from faststream_adapters import AsgiResponse as SeenByTheTypeCheckerOnly
+    from faststream_adapters import AsgiResponse as ImportedForTypeCheckersOnly
 
 LOGGER = logging.getLogger("tests.handlers")
 
@@ -87,7 +90,7 @@ async def described_post(scope: Scope) -> AsgiResponse:
     return AsgiResponse(b"posted")
 
 
-def test_what_a_bare_decorator_makes() -> None:
+def test_the_defaults_of_the_decorators() -> None:
     for handler in (bare_get, called_get, bare_post):
         assert isinstance(handler, HttpHandler)
         assert handler.include_in_schema
@@ -98,7 +101,7 @@ def test_what_a_bare_decorator_makes() -> None:
 
 
 @pytest.mark.parametrize("handler", [described_get, described_post])
-def test_arguments_of_the_decorators(handler: HttpHandler) -> None:
+def test_the_decorators_accept_schema_arguments(handler: HttpHandler) -> None:
     assert not handler.include_in_schema
     assert handler.description == "Described."
     assert handler.tags == [{"name": "tag"}]
@@ -106,20 +109,20 @@ def test_arguments_of_the_decorators(handler: HttpHandler) -> None:
 
 
 @pytest.mark.parametrize("decorator", [get, post])
-def test_an_unknown_argument_is_an_error(decorator: Any) -> None:
+def test_an_unknown_argument_is_refused(decorator: Any) -> None:
     with pytest.raises(TypeError, match="method"):
         decorator(method="PUT")(bare_get.func)
 
 
 @pytest.mark.parametrize("handler", [bare_get, called_get, described_get])
-async def test_head_on_get(handler: HttpHandler) -> None:
+async def test_get_handlers_respond_to_head(handler: HttpHandler) -> None:
     assert (await request(serve(handler), http_scope("/path"))).body == b"hello"
     head = await request(serve(handler), http_scope("/path", "HEAD"))
     assert (head.status, head.headers, head.body) == (200, {"content-length": "5"}, b"")
 
 
 @pytest.mark.parametrize("handler", [bare_post, described_post])
-async def test_post(handler: HttpHandler) -> None:
+async def test_post_handlers_respond_to_post(handler: HttpHandler) -> None:
     assert (await request(serve(handler), http_scope("/path", "POST"))).body == b"posted"
 
 
@@ -130,7 +133,7 @@ async def test_get_rejects_other_methods(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
-async def test_post_rejects_other_methods_without_a_call(method: str) -> None:
+async def test_post_rejects_other_methods_without_calling_the_handler(method: str) -> None:
     called = False
 
     @post
@@ -146,14 +149,14 @@ async def test_post_rejects_other_methods_without_a_call(method: str) -> None:
     assert called
 
 
-async def test_a_handler_of_any_methods() -> None:
+async def test_a_handler_can_have_any_methods() -> None:
     handler = HttpHandler(bare_get.func, methods=("PUT", "DELETE"))
     assert (await request(serve(handler), http_scope("/path", "PUT"))).status == 200
     reply = await request(serve(handler), http_scope("/path"))
     assert (reply.status, reply.headers["allow"]) == (405, "PUT, DELETE")
 
 
-async def test_a_handler_is_an_app_by_itself() -> None:
+async def test_a_handler_is_an_asgi_app() -> None:
     assert (await request(bare_get, http_scope("/any"))).body == b"hello"
 
 
@@ -167,7 +170,7 @@ async def test_a_websocket_is_closed(handler: HttpHandler) -> None:
 # --- direct calls ---
 
 
-async def test_a_handler_that_asks_for_nothing_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_of_the_scope_is_called_without_injection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(handlers, "injected")
     seen: list[object] = []
 
@@ -181,7 +184,9 @@ async def test_a_handler_that_asks_for_nothing_is_called_directly(monkeypatch: p
     assert seen[0] is scope
 
 
-async def test_a_handler_without_parameters_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_without_parameters_is_called_without_injection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(handlers, "injected")
 
     @get
@@ -191,7 +196,7 @@ async def test_a_handler_without_parameters_is_called_directly(monkeypatch: pyte
     assert (await request(serve(handler), http_scope("/path"))).body == b"hello"
 
 
-async def test_the_answer_may_be_any_asgi_app() -> None:
+async def test_a_handler_can_return_any_asgi_app() -> None:
     async def teapot(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 418, "headers": []})
         await send({"type": "http.response.body", "body": scope["method"].encode()})
@@ -203,7 +208,7 @@ async def test_the_answer_may_be_any_asgi_app() -> None:
     assert await request(serve(handler), http_scope("/path")) == (418, [], b"GET")
 
 
-# --- the same functions under upstream's app and under ours ---
+# --- the same functions in apps of faststream.asgi and of this package ---
 
 
 def dependency() -> int:
@@ -383,10 +388,6 @@ async def fails(scope: Scope) -> AsgiResponse:
 async def depends_on_failure(value: Annotated[str, Depends(fails)]) -> Any: ...
 
 
-async def bad_json(request: Request) -> AsgiResponse:
-    return show(await request.json())
-
-
 class Methods:
     async def with_scope(self, scope: Scope) -> AsgiResponse:
         return show(type(scope))
@@ -440,7 +441,6 @@ EXPECTED: dict[Any, tuple[int, bytes]] = {
     sync_request: (200, b"('GET', False)"),
     sync_nothing: (200, b"False"),
     fails: (500, b"Internal Server Error"),
-    bad_json: (500, b"Internal Server Error"),
     METHODS: (200, b"['one', 'two']"),
     METHODS.with_scope: (200, b"<class 'dict'>"),
     METHODS.with_request: (200, b"'GET'"),
@@ -457,18 +457,18 @@ def any_request() -> Scope:
 
 
 @pytest.mark.parametrize("func", EXPECTED, ids=lambda func: getattr(func, "__name__", type(func).__name__))
-async def test_the_same_as_upstream(func: Callable[..., Any]) -> None:
+async def test_handlers_behave_as_in_faststream(func: Callable[..., Any]) -> None:
     replies = []
-    for module in (upstream, ours):
+    for module in (upstream, adapters):
         app = module.AsgiFastStream(asgi_routes=[("/path", module.get(func))], logger=LOGGER)
         app.context.set_global("key", "value")
         replies.append(await request(app, any_request()))
-    theirs, mine = replies
-    assert mine == theirs
-    assert (mine.status, mine.body) == EXPECTED[func]
+    upstream_reply, reply = replies
+    assert reply == upstream_reply
+    assert (reply.status, reply.body) == EXPECTED[func]
 
 
-async def test_everything_at_once() -> None:
+async def test_all_kinds_of_parameters_in_one_handler() -> None:
     app = serve(get(mixed))
     app.context.set_global("key", "value")
     reply = await request(app, any_request())
@@ -479,7 +479,7 @@ async def test_everything_at_once() -> None:
 # --- injection ---
 
 
-async def test_the_app() -> None:
+async def test_the_app_is_injected() -> None:
     seen: list[object] = []
 
     @get
@@ -492,7 +492,7 @@ async def test_the_app() -> None:
     assert seen[0] is app
 
 
-async def test_upstreams_handler_in_our_app() -> None:
+async def test_a_handler_of_faststream_works_in_the_app() -> None:
     seen: list[object] = []
 
     @upstream.get
@@ -509,12 +509,13 @@ async def test_upstreams_handler_in_our_app() -> None:
     reply = await request(app, http_scope("/path", query="name=one"))
     assert (reply.status, reply.body) == (200, b"hello")
     assert seen == [app, LOGGER, ["one"], 5]
-    assert (await request(app, http_scope("/path/", query="name=one"))).status == 200  # by our routing
+    # The app routes it as it routes its own handlers.
+    assert (await request(app, http_scope("/path/", query="name=one"))).status == 200
     assert (await request(app, http_scope("/path/below"))).status == 404
     assert (await request(app, http_scope("/path", "POST"))).status == 405
 
 
-async def test_a_websocket_at_a_handler_of_upstream_is_closed() -> None:
+async def test_a_websocket_at_a_handler_of_faststream_is_closed() -> None:
     app = serve(upstream.get(nothing))
     sent = await exchange(
         app, {"type": "websocket", "path": "/path", "headers": []}, {"type": "websocket.connect"}
@@ -522,12 +523,12 @@ async def test_a_websocket_at_a_handler_of_upstream_is_closed() -> None:
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_a_handler_alone_injects_too() -> None:
+async def test_a_handler_outside_an_app_injects_parameters() -> None:
     handler = get(depends_on_the_request)
     assert (await request(handler, any_request())).body == b"'agent'"
 
 
-async def test_each_of_two_requests_at_once_gets_its_own() -> None:
+async def test_concurrent_requests_are_injected_separately() -> None:
     both = asyncio.Barrier(2)
 
     @get
@@ -542,13 +543,13 @@ async def test_each_of_two_requests_at_once_gets_its_own() -> None:
     assert [reply.body for reply in replies] == [b"('a', 'a')", b"('b', 'b')"]
 
 
-async def test_nothing_of_a_request_is_left_in_the_context() -> None:
+async def test_the_request_is_removed_from_the_context() -> None:
     app = serve(get(whole_request))
     assert (await request(app, http_scope("/path"))).status == 200
     assert app.context.get("request") is None
 
 
-async def test_one_handler_at_two_paths() -> None:
+async def test_one_handler_can_serve_two_paths() -> None:
     handler = get(context)
     app = AsgiFastStream(asgi_routes=[("/one", handler), ("/two", handler)], logger=LOGGER)
     app.context.set_global("key", "value")
@@ -556,27 +557,27 @@ async def test_one_handler_at_two_paths() -> None:
         assert (await request(app, http_scope(path))).body == b"'value'"
 
 
-async def test_a_value_that_is_set_later_is_injected() -> None:
+async def test_a_context_value_that_is_set_later_is_injected() -> None:
     app = serve(get(context))
     assert (await request(app, http_scope("/path"))).status == 422
     app.context.set_global("key", "later")
     assert (await request(app, http_scope("/path"))).body == b"'later'"
 
 
-async def test_an_annotation_that_only_the_type_checker_knows_is_an_error_in_the_log(
+async def test_an_unresolvable_annotation_is_logged_as_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # The same as upstream: it could have been something to inject.
+    # As in faststream.asgi: the parameter might have to be injected.
     @get
-    async def handler(scope: Scope, other: SeenByTheTypeCheckerOnly) -> Any: ...
+    async def handler(scope: Scope, other: ImportedForTypeCheckersOnly) -> Any: ...
 
     assert (await request(serve(handler), http_scope("/path"))).status == 500
-    assert "SeenByTheTypeCheckerOnly" in caplog.text
+    assert "ImportedForTypeCheckersOnly" in caplog.text
 
 
-async def test_a_return_annotation_that_only_the_type_checker_knows_does_no_harm() -> None:
+async def test_an_unresolvable_return_annotation_is_ignored() -> None:
     @get
-    async def handler(request: Request) -> SeenByTheTypeCheckerOnly:
+    async def handler(request: Request) -> ImportedForTypeCheckersOnly:
         return AsgiResponse(request.method.encode())
 
     assert (await request(serve(handler), http_scope("/path"))).body == b"GET"
@@ -585,7 +586,7 @@ async def test_a_return_annotation_that_only_the_type_checker_knows_does_no_harm
 # --- errors ---
 
 
-async def test_an_unexpected_error_is_in_the_log_and_not_in_the_response(
+async def test_an_unexpected_error_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     @get
@@ -602,7 +603,40 @@ async def test_an_unexpected_error_is_in_the_log_and_not_in_the_response(
     assert "ValueError: the secret" in caplog.text
 
 
-async def test_a_validation_error_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_traceback_of_an_error_is_logged_without_credentials(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @get
+    async def handler(scope: Scope) -> AsgiResponse:
+        raise ValueError("no answer from postgres://shop:hunter2@db")
+
+    await request(serve(handler), http_scope("/path"))
+    assert "ValueError: no answer from postgres://***@db" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+async def test_a_broker_that_is_not_up_makes_the_service_unavailable(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broker = NatsBroker("nats://user:secret@127.0.0.1:1")
+    BrokerLifespan(broker)
+
+    @post
+    async def handler() -> AsgiResponse:
+        await broker.publish("hello", "greetings")
+        raise AssertionError
+
+    reply = await request(serve(handler), http_scope("/path", "POST"))
+    assert (reply.status, reply.body) == (503, b"Service Unavailable")
+    assert reply.headers["retry-after"] == "1"
+    [record] = caplog.records
+    assert (record.name, record.levelno) == (LOGGER.name, logging.WARNING)
+    expected = "POST '/path': NatsBroker nats://127.0.0.1:1 is not up: it has not been started."
+    assert record.getMessage().startswith(expected)
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_validation_error_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     reply = await request(serve(get(query_cast_fails)), http_scope("/path", query="name=secret"))
     assert (reply.status, reply.body) == (422, b"Validation error")
     [record] = caplog.records
@@ -611,40 +645,40 @@ async def test_a_validation_error_is_a_line_in_the_log(caplog: pytest.LogCapture
     assert not record.exc_info
 
 
-@pytest.mark.parametrize("answer", [None, "text", b"bytes", {"a": 1}])
-async def test_what_is_not_an_app_is_500_and_the_log_says_why(
-    answer: object, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("result", [None, "text", b"bytes", {"a": 1}])
+async def test_a_result_that_is_not_an_app_is_logged_as_an_error(
+    result: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     @get
     async def handler() -> Any:
-        return answer
+        return result
 
     reply = await request(serve(handler), http_scope("/path"))
     assert (reply.status, reply.body) == (500, b"Internal Server Error")
     assert (
-        f"handler returned {type(answer).__name__}: return an AsgiResponse or another ASGI app" in caplog.text
+        f"handler returned {type(result).__name__}: return an AsgiResponse or another ASGI app" in caplog.text
     )
 
 
 @pytest.mark.parametrize(
     ("func", "status"), [(fails, 500), (query_missing, 422), (nothing, 200), (whole_request, 200)]
 )
-async def test_without_a_logger(func: Callable[..., Any], status: int) -> None:
+async def test_errors_without_a_logger(func: Callable[..., Any], status: int) -> None:
     reply = await request(serve(get(func), logger=None), http_scope("/path"))
     assert reply.status == status
 
 
-async def test_without_a_logger_none_is_injected() -> None:
+async def test_none_is_injected_as_the_logger_of_an_app_without_one() -> None:
     assert (await request(serve(get(logger), logger=None), http_scope("/path"))).body == b"None"
 
 
-async def test_a_handler_alone_logs_too(caplog: pytest.LogCaptureFixture) -> None:
-    own = logging.getLogger("faststream.adapters")
-    own.addHandler(caplog.handler)
+async def test_a_handler_outside_an_app_logs_errors(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("faststream.adapters")
+    logger.addHandler(caplog.handler)
     try:
         assert (await request(get(fails), http_scope("/path"))).status == 500
     finally:
-        own.removeHandler(caplog.handler)
+        logger.removeHandler(caplog.handler)
     assert "GET '/path': the handler failed" in caplog.text
 
 
@@ -657,7 +691,7 @@ async def test_a_handler_can_be_cancelled() -> None:
         await request(serve(handler), http_scope("/path"))
 
 
-async def test_a_handler_that_failed_is_called_again() -> None:
+async def test_a_handler_is_called_again_after_an_error() -> None:
     calls = 0
 
     @get
@@ -675,7 +709,7 @@ async def test_a_handler_that_failed_is_called_again() -> None:
 # --- the request ---
 
 
-async def test_request_attributes() -> None:
+async def test_the_attributes_of_a_request() -> None:
     reply = await request(serve(get(whole_request)), any_request())
     expected = (
         "GET",
@@ -691,14 +725,14 @@ async def test_query_params_are_unquoted() -> None:
     assert reply.body.decode() == repr(["a b", "é", "c d"])
 
 
-async def test_of_two_headers_with_one_name_the_last() -> None:
+async def test_the_last_of_two_headers_with_the_same_name_is_injected() -> None:
     reply = await request(
         serve(get(header)), http_scope("/path", headers=[("HOST", "first"), ("Host", "last")])
     )
     assert reply.body == b"'last'"
 
 
-async def test_body_in_chunks_and_twice() -> None:
+async def test_the_body_can_be_read_twice() -> None:
     @post
     async def handler(request: Request) -> AsgiResponse:
         first = await request.body()
@@ -710,7 +744,7 @@ async def test_body_in_chunks_and_twice() -> None:
     assert json.loads(reply.body) == {"a": 1}
 
 
-async def test_stream_gives_each_chunk_once() -> None:
+async def test_stream_yields_each_chunk_once() -> None:
     @post
     async def handler(request: Request) -> AsgiResponse:
         chunks = [chunk async for chunk in request.stream()]
@@ -723,13 +757,13 @@ async def test_stream_gives_each_chunk_once() -> None:
     assert reply.body == b"[b'one', b'two']"
 
 
-async def test_a_client_that_goes_away_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_disconnects_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[bytes] = []
 
     @post
     async def handler(request: Request) -> Any:
         async for chunk in request.stream():
-            seen.append(chunk)  # noqa: PERF401 (what has arrived, though more does not)
+            seen.append(chunk)  # noqa: PERF401 (keeps the chunks that arrive before the disconnect)
 
     start, _ = await exchange(
         serve(handler),
@@ -740,3 +774,98 @@ async def test_a_client_that_goes_away_is_not_an_error(caplog: pytest.LogCapture
     assert start["status"] == 400
     assert seen == [b"half"]
     assert caplog.records == []
+
+
+@post
+async def parse(request: Request) -> AsgiResponse:
+    return JSONResponse(await request.json())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"NaN",
+        b"[-Infinity]",
+        b'{"a": Infinity}',
+        pytest.param(b"[" * 100_000, id="deeply nested"),
+        pytest.param(b"1" * 5_000, id="too many digits"),
+    ],
+)
+async def test_a_body_that_is_not_json_is_a_mistake_of_the_client(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = await request(serve(parse), http_scope("/path", "POST"), body)
+    assert (reply.status, reply.body) == (400, b"Invalid JSON")
+    [record] = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.INFO, "POST '/path': Invalid JSON")
+    assert not record.exc_info
+
+
+async def test_a_handler_can_catch_the_error_of_a_body_that_is_not_json() -> None:
+    @post
+    async def handler(request: Request) -> AsgiResponse:
+        try:
+            await request.json()
+        except ValueError as error:
+            return show(type(error).__name__)
+        raise AssertionError
+
+    reply = await request(serve(handler), http_scope("/path", "POST"), b"{")
+    assert reply.body == b"'InvalidJSONError'"
+
+
+async def read(request: Request) -> AsgiResponse:
+    return show(len(await request.body()))
+
+
+async def read_stream(request: Request) -> AsgiResponse:
+    return show(sum([len(chunk) async for chunk in request.stream()]))
+
+
+@pytest.mark.parametrize("func", [read, read_stream])
+@pytest.mark.parametrize("limit", [10, 2**20])
+async def test_the_size_of_a_body_is_limited(
+    func: Callable[..., Any], limit: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = post(func) if limit == 2**20 else post(func, max_body_size=limit)
+    half, scope = b"x" * (limit // 2), http_scope("/path", "POST")
+    assert (await request(serve(handler), scope, half, half)).body == str(limit).encode()
+    reply = await request(serve(handler), scope, half, half, b"x", b"not read")
+    assert (reply.status, reply.body) == (413, b"Content Too Large")
+    assert [record.getMessage() for record in caplog.records] == ["POST '/path': Content Too Large"]
+
+
+async def test_a_body_without_a_limit() -> None:
+    handler = post(max_body_size=None)(read)
+    reply = await request(serve(handler), http_scope("/path", "POST"), *[b"x" * 2**20] * 3)
+    assert reply.body == str(3 * 2**20).encode()
+
+
+async def test_names_with_dots_are_injected() -> None:
+    @get
+    async def handler(
+        value: Annotated[list[str], Query("a.b")],
+        name: Annotated[str, Header("X.Y")],
+        missing: Annotated[str, Query("c.d", default="none")],
+    ) -> AsgiResponse:
+        return show((value, name, missing))
+
+    scope = http_scope("/path", query="a.b=1&a=2", headers=[("x.y", "3")])
+    assert (await request(serve(handler), scope)).body == b"(['1'], '3', 'none')"
+
+
+@pytest.mark.parametrize("mark", [Header, Query])
+async def test_a_parameter_of_a_request_without_a_request_is_missing(mark: Callable[..., Any]) -> None:
+    async def function(name: Annotated[str, mark("x", default="none")]) -> str:
+        return name
+
+    assert await injected(function, FastDependsConfig())() == "none"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"a": float("-inf")}]])
+async def test_a_response_that_is_not_json_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        JSONResponse(value)

@@ -1,4 +1,4 @@
-"""The metrics endpoint answers what prometheus_client writes."""
+"""The metrics endpoint: registries, formats, encodings and arguments."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import asyncio
 import gzip
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from faststream.exceptions import SetupError
 from faststream.nats import NatsBroker
-from faststream.nats.prometheus import NatsPrometheusMiddleware
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from faststream_adapters import AsgiFastStream, make_metrics_asgi
-from tests.asgi_calls import exchange, http_scope, request
-from tests.servers.nats import NatsServer
-from tests.support import eventually
+from faststream_adapters import make_metrics_asgi
+from tests.harness.asgi_calls import COMPLETE, Client, Reply, exchange, http_scope, request
+from tests.harness.scrapes import BlockedCollector
+from tests.harness.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from faststream.asgi.types import ASGIApp, Message
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -37,7 +38,7 @@ def registry() -> CollectorRegistry:
     return registry
 
 
-async def test_the_text_of_a_private_registry(registry: CollectorRegistry) -> None:
+async def test_the_metrics_of_a_registry_are_exposed_as_text(registry: CollectorRegistry) -> None:
     reply = await request(make_metrics_asgi(registry), http_scope())
     assert reply.status == 200
     assert reply.body == generate_latest(registry)
@@ -46,7 +47,7 @@ async def test_the_text_of_a_private_registry(registry: CollectorRegistry) -> No
     assert reply.headers["content-length"] == str(len(reply.body))
 
 
-async def test_openmetrics_when_it_is_asked_for(registry: CollectorRegistry) -> None:
+async def test_openmetrics_is_used_if_the_client_accepts_it(registry: CollectorRegistry) -> None:
     scope = http_scope(headers=[("Accept", f"{OPENMETRICS}; version=1.0.0"), ("Accept", "text/plain;q=0.1")])
     reply = await request(make_metrics_asgi(registry), scope)
     assert reply.body == openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
@@ -55,7 +56,7 @@ async def test_openmetrics_when_it_is_asked_for(registry: CollectorRegistry) -> 
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html", ""])
-async def test_text_for_everybody_else(registry: CollectorRegistry, accept: str) -> None:
+async def test_other_clients_receive_text(registry: CollectorRegistry, accept: str) -> None:
     reply = await request(make_metrics_asgi(registry), http_scope(headers=[("accept", accept)]))
     assert reply.headers["content-type"].startswith("text/plain")
 
@@ -70,13 +71,15 @@ async def test_text_for_everybody_else(registry: CollectorRegistry, accept: str)
         f"{OPENMETRICS}; version=0.0.1, text/plain;q=0.5",
     ],
 )
-async def test_what_prometheus_clients_own_encoder_says(registry: CollectorRegistry, accept: str) -> None:
+async def test_the_format_follows_the_rules_of_prometheus_client(
+    registry: CollectorRegistry, accept: str
+) -> None:
     encode, content_type = choose_encoder(accept)
     reply = await request(make_metrics_asgi(registry), http_scope(headers=[("accept", accept)]))
     assert (reply.body, reply.headers["content-type"]) == (encode(registry), content_type)
 
 
-async def test_a_version_that_is_none(registry: CollectorRegistry) -> None:
+async def test_a_version_that_is_not_numeric_is_ignored(registry: CollectorRegistry) -> None:
     scope = http_scope(headers=[("accept", "text/plain; version=latest")])
     reply = await request(make_metrics_asgi(registry), scope)
     assert reply.body == generate_latest(registry)
@@ -93,7 +96,7 @@ async def test_a_version_that_is_none(registry: CollectorRegistry) -> None:
         ("gzip", False, None),
     ],
 )
-async def test_gzip_for_who_can_read_it(
+async def test_gzip_is_used_if_the_client_accepts_it(
     registry: CollectorRegistry, accepted: str, compression: bool, coding: str | None
 ) -> None:
     endpoint = make_metrics_asgi(registry, compression=compression)
@@ -106,29 +109,142 @@ async def test_gzip_for_who_can_read_it(
     assert body == generate_latest(registry)
 
 
-class Patient:
-    """A collector that goes on when the event loop has."""
-
-    def __init__(self) -> None:
-        self.collecting = threading.Event()
-        self.proceed = threading.Event()
-
-    def collect(self) -> Iterator[Metric]:
-        self.collecting.set()
-        assert self.proceed.wait(20)
-        yield GaugeMetricFamily("waited", "For the event loop.", 1.0)
+@pytest.fixture
+def blocked() -> Iterator[BlockedCollector]:
+    with BlockedCollector() as blocked:
+        yield blocked
 
 
-async def test_a_scrape_does_not_block_the_event_loop() -> None:
-    registry, patient = CollectorRegistry(), Patient()
-    registry.register(patient)
-    scraping = asyncio.create_task(request(make_metrics_asgi(registry), http_scope()))
-    await eventually(patient.collecting.is_set)
-    patient.proceed.set()
+@pytest.fixture
+def endpoint(blocked: BlockedCollector) -> ASGIApp:
+    return make_metrics_asgi(blocked.registry)
+
+
+def scrape(endpoint: ASGIApp, **scope: Any) -> asyncio.Task[Reply]:
+    return asyncio.create_task(request(endpoint, http_scope(**scope)))
+
+
+async def test_a_scrape_does_not_block_the_event_loop(blocked: BlockedCollector, endpoint: ASGIApp) -> None:
+    scraping = scrape(endpoint)
+    await blocked.has_begun()
+    blocked.proceed.set()
     assert b"waited 1.0" in (await scraping).body
 
 
-async def test_only_the_named_metrics(registry: CollectorRegistry) -> None:
+async def test_concurrent_scrapes_share_one_collection_whatever_their_format(
+    blocked: BlockedCollector, endpoint: ASGIApp
+) -> None:
+    accepted = [
+        ("accept", OPENMETRICS),
+        ("accept", "text/plain; version=1.0.0"),
+        ("accept-encoding", "gzip"),
+        ("accept-encoding", "identity"),
+    ]
+    clients = [Client(endpoint, http_scope(headers=[header])) for header in accepted]
+    clients += [Client(endpoint, http_scope()), Client(endpoint, http_scope(method="HEAD"))]
+    await eventually(lambda: all(client.waits for client in clients))
+    blocked.proceed.set()
+    assert {await client.status for client in clients} == {200}
+    assert blocked.collections == 1
+    types = [dict(client.sent[0]["headers"])[b"content-type"].split(b";")[0] for client in clients]
+    assert types == [OPENMETRICS.encode(), *[b"text/plain"] * 5]
+
+
+async def test_a_scrape_leaves_the_default_executor_alone(
+    blocked: BlockedCollector, endpoint: ASGIApp
+) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        asyncio.get_running_loop().set_default_executor(executor)
+        scraping = scrape(endpoint)
+        await blocked.has_begun()
+        assert await asyncio.to_thread(int, "7") == 7
+        blocked.proceed.set()
+        assert (await scraping).status == 200
+
+
+async def test_a_scrape_whose_client_has_disconnected_is_dropped(
+    blocked: BlockedCollector, endpoint: ASGIApp
+) -> None:
+    running = Client(endpoint, http_scope())
+    await blocked.has_begun()
+    scopes = [http_scope(query=f"name[]=waited&name[]=other{number}") for number in range(300)]
+    clients = [running, *(Client(endpoint, scope) for scope in scopes)]
+    await eventually(lambda: all(client.waits for client in clients))
+    for client in clients:
+        client.disconnect()
+    # None of them waits for the collection that is in progress.
+    assert {await client.status for client in clients} == {499}
+    last = scrape(endpoint, query="name[]=waited")
+    blocked.proceed.set()
+    assert b"waited 1.0" in (await last).body
+    assert blocked.collections == 2
+
+
+async def test_a_cancelled_scrape_is_dropped(blocked: BlockedCollector, endpoint: ASGIApp) -> None:
+    # Some hosts cancel the application when the client disconnects.
+    running, waiting = scrape(endpoint), scrape(endpoint, query="name[]=waited&name[]=other")
+    await blocked.has_begun()
+    for task in (running, waiting):
+        task.cancel()
+    await asyncio.wait((running, waiting))
+    last = scrape(endpoint, query="name[]=waited")
+    blocked.proceed.set()
+    assert b"waited 1.0" in (await last).body
+    assert blocked.collections == 2
+
+
+CHUNK: Message = {"type": "http.request", "body": b"x", "more_body": True}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([CHUNK, CHUNK, COMPLETE], id="a body"),
+        pytest.param([COMPLETE, COMPLETE], id="a host that repeats the body"),
+    ],
+)
+async def test_a_client_that_stays_gets_its_response(
+    blocked: BlockedCollector, endpoint: ASGIApp, messages: list[Message]
+) -> None:
+    client = Client(endpoint, http_scope(), *messages)
+    await eventually(lambda: client.waits)
+    blocked.proceed.set()
+    assert await client.status == 200
+
+
+class BrokenCollector:
+    """A collector that fails until it is repaired."""
+
+    broken = True
+
+    def describe(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("repaired", "Works again.")
+
+    def collect(self) -> Iterator[Metric]:
+        if self.broken:
+            msg = "cannot connect to postgres://user:secret@database"
+            raise ConnectionError(msg)
+        yield GaugeMetricFamily("repaired", "Works again.", 1.0)
+
+
+async def test_a_collection_that_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    registry, collector = CollectorRegistry(), BrokenCollector()
+    registry.register(collector)
+    endpoint = make_metrics_asgi(registry)
+    for _ in range(2):
+        caplog.clear()
+        replies = [await request(endpoint, http_scope(query=query)) for query in ("", "", "name[]=repaired")]
+        assert {(reply.status, reply.body) for reply in replies} == {
+            (500, b"The metrics could not be collected. The log contains the error.")
+        }
+        [record] = [record for record in caplog.records if record.name == "faststream.adapters.metrics"]
+        assert "cannot connect to postgres://***@database" in record.getMessage()
+        collector.broken = False
+        assert b"repaired 1.0" in (await request(endpoint, http_scope())).body
+        collector.broken = True
+
+
+async def test_metrics_can_be_selected_by_name(registry: CollectorRegistry) -> None:
     reply = await request(make_metrics_asgi(registry), http_scope(query="name[]=depth&other=orders_total"))
     assert b"depth 1.5" in reply.body
     assert b"orders" not in reply.body
@@ -141,7 +257,7 @@ async def test_only_the_named_metrics(registry: CollectorRegistry) -> None:
     assert (none.status, none.body) == (200, b"")
 
 
-async def test_the_values_are_those_of_the_moment() -> None:
+async def test_each_scrape_returns_the_current_values() -> None:
     registry = CollectorRegistry()
     gauge = Gauge("depth", "Depth.", registry=registry)
     endpoint = make_metrics_asgi(registry)
@@ -150,7 +266,7 @@ async def test_the_values_are_those_of_the_moment() -> None:
         assert f"depth {value}".encode() in (await request(endpoint, http_scope())).body
 
 
-async def test_head_and_other_methods(registry: CollectorRegistry) -> None:
+async def test_head_is_allowed_and_other_methods_are_not(registry: CollectorRegistry) -> None:
     endpoint = make_metrics_asgi(registry)
     get = await request(endpoint, http_scope())
     assert await request(endpoint, http_scope(method="HEAD")) == (200, get.raw_headers, b"")
@@ -160,7 +276,7 @@ async def test_head_and_other_methods(registry: CollectorRegistry) -> None:
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_the_default_registry_is_prometheus_clients() -> None:
+async def test_the_default_registry_is_the_one_of_prometheus_client() -> None:
     counter = Counter("faststream_adapters_test_default", "Of this test.")
     try:
         counter.inc()
@@ -172,28 +288,12 @@ async def test_the_default_registry_is_prometheus_clients() -> None:
         REGISTRY.unregister(counter)
 
 
-def test_schema_keywords() -> None:
+def test_schema_keywords_are_accepted() -> None:
     endpoint = make_metrics_asgi(
         CollectorRegistry(), include_in_schema=False, description="D", tags=[{"name": "t"}], unique_id="id"
     )
     assert not endpoint.include_in_schema
     assert (endpoint.description, endpoint.tags, endpoint.unique_id) == ("D", [{"name": "t"}], "id")
-
-
-async def test_faststreams_own_metrics_of_a_real_message(shared_nats: NatsServer) -> None:
-    registry = CollectorRegistry()
-    broker = NatsBroker(shared_nats.url, middlewares=[NatsPrometheusMiddleware(registry=registry)])
-
-    @broker.subscriber("metrics.in")
-    async def handle(message: str) -> str:
-        return message
-
-    app = AsgiFastStream(broker, metrics_path="/metrics", metrics_registry=registry)
-    async with app:
-        await broker.request("hello", "metrics.in", timeout=5)
-        reply = await request(app, http_scope("/metrics/"))
-    assert reply.body.startswith(generate_latest(registry))
-    assert b'handler="metrics.in"' in reply.body
 
 
 def test_without_prometheus_client_the_error_names_the_extra() -> None:
@@ -219,9 +319,9 @@ faststream_adapters.AsgiFastStream(metrics_path=None)
     )
 
 
-def test_brokers_are_named_as_targets() -> None:
+def test_a_broker_as_registry_or_as_bare_target_is_refused() -> None:
     broker: Any = NatsBroker()
-    with pytest.raises(SetupError, match=r"must be a CollectorRegistry, not NatsBroker: name .* targets=\["):
+    with pytest.raises(SetupError, match=r"not NatsBroker\. Pass brokers as targets=\["):
         make_metrics_asgi(broker)
-    with pytest.raises(SetupError, match=r"targets must be a list, not NatsBroker: targets=\["):
+    with pytest.raises(SetupError, match=r"targets must be a list, not NatsBroker: pass targets=\["):
         make_metrics_asgi(targets=broker)

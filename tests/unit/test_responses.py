@@ -1,4 +1,4 @@
-"""What a response sends."""
+"""The messages that a response sends."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from faststream.asgi import AsgiResponse as UpstreamResponse
 from faststream.asgi.response import JSONResponse as UpstreamJSONResponse
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from faststream_adapters import AsgiResponse, JSONResponse
-from tests.asgi_calls import exchange, http_scope, request
+from tests.harness.asgi_calls import exchange, http_scope, request
 
 
 async def test_body_status_and_headers() -> None:
@@ -25,18 +27,18 @@ async def test_body_status_and_headers() -> None:
     ]
 
 
-async def test_defaults_are_an_empty_200() -> None:
+async def test_the_default_is_an_empty_200() -> None:
     assert await request(AsgiResponse(), http_scope()) == (200, [(b"content-length", b"0")], b"")
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_no_content_length_where_http_has_none(status: int) -> None:
+async def test_statuses_without_a_body_have_no_content_length(status: int) -> None:
     assert await request(AsgiResponse(b"", status), http_scope()) == (status, [], b"")
 
 
 @pytest.mark.parametrize("status", [200, 404, 405, 500, 503])
-async def test_an_empty_body_has_its_length_too(status: int) -> None:
-    # Without it a server has to use chunks, or to close the connection.
+async def test_an_empty_body_has_a_content_length(status: int) -> None:
+    # Without a content length, a server must use chunked encoding or close the connection.
     reply = await request(AsgiResponse(b"", status), http_scope())
     assert reply.headers == {"content-length": "0"}
 
@@ -47,18 +49,18 @@ async def test_a_given_content_length_is_kept() -> None:
 
 
 @pytest.mark.parametrize("response", [AsgiResponse(b"body"), JSONResponse("body")])
-async def test_head_gets_the_headers_of_get(response: AsgiResponse) -> None:
+async def test_head_has_the_headers_of_get(response: AsgiResponse) -> None:
     get = await request(response, http_scope())
     head = await request(response, http_scope(method="HEAD"))
     assert head == (get.status, get.raw_headers, b"")
 
 
-async def test_a_response_can_be_sent_again() -> None:
+async def test_a_response_can_be_sent_twice() -> None:
     response = AsgiResponse(b"body")
     assert await request(response, http_scope()) == await request(response, http_scope())
 
 
-async def test_what_a_middleware_adds_is_not_in_the_next_response() -> None:
+async def test_headers_added_by_a_middleware_are_not_in_the_next_response() -> None:
     response = AsgiResponse(b"body", headers={"X-One": "1"})
     for _ in range(2):
         start, _body = await exchange(response, http_scope())
@@ -71,7 +73,7 @@ async def test_what_a_middleware_adds_is_not_in_the_next_response() -> None:
     )
 
 
-async def test_the_headers_are_the_ones_of_the_moment() -> None:
+async def test_later_changes_of_the_headers_have_no_effect() -> None:
     headers = {"X-One": "1"}
     response = AsgiResponse(b"", 204, headers)
     headers["X-One"] = "2"
@@ -99,7 +101,7 @@ def test_repr_does_not_show_the_body(response: AsgiResponse) -> None:
         (b'{"sent": "as it is"}', {"sent": "as it is"}),
     ],
 )
-async def test_json(data: Any, body: Any) -> None:
+async def test_data_is_sent_as_json(data: Any, body: Any) -> None:
     response = JSONResponse(data, 202, {"X-One": "1"})
     assert isinstance(response, AsgiResponse)
     reply = await request(response, http_scope())
@@ -112,13 +114,13 @@ async def test_json(data: Any, body: Any) -> None:
     }
 
 
-def test_what_is_not_json_is_refused_at_once() -> None:
+def test_data_that_is_not_json_is_refused() -> None:
     with pytest.raises(TypeError):
         JSONResponse(object())
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "content-type", "CONTENT-TYPE"])
-async def test_a_given_content_type_wins(name: str) -> None:
+async def test_a_given_content_type_is_kept(name: str) -> None:
     reply = await request(JSONResponse({}, headers={name: "application/problem+json"}), http_scope())
     assert reply.raw_headers == [(b"content-type", b"application/problem+json"), (b"content-length", b"2")]
 
@@ -132,12 +134,28 @@ async def test_a_given_content_type_wins(name: str) -> None:
         (b"body", 500, {"Content-Length": "4", "Content-Type": "text/plain"}),
     ],
 )
-async def test_the_same_bytes_as_upstream(arguments: tuple[Any, ...]) -> None:
-    theirs = await exchange(UpstreamResponse(*arguments), http_scope())
-    assert await exchange(AsgiResponse(*arguments), http_scope()) == theirs
+async def test_the_messages_are_those_of_faststream(arguments: tuple[Any, ...]) -> None:
+    upstream_messages = await exchange(UpstreamResponse(*arguments), http_scope())
+    assert await exchange(AsgiResponse(*arguments), http_scope()) == upstream_messages
 
 
 @pytest.mark.parametrize("data", [{"a": 1}, "é", b"[]"])
-async def test_the_same_json_as_upstream(data: Any) -> None:
-    theirs = await exchange(UpstreamJSONResponse(data, 201, {"X-One": "1"}), http_scope())
-    assert await exchange(JSONResponse(data, 201, {"X-One": "1"}), http_scope()) == theirs
+async def test_the_json_messages_are_those_of_faststream(data: Any) -> None:
+    upstream_messages = await exchange(UpstreamJSONResponse(data, 201, {"X-One": "1"}), http_scope())
+    assert await exchange(JSONResponse(data, 201, {"X-One": "1"}), http_scope()) == upstream_messages
+
+
+@settings(deadline=None)  # A busy machine can interrupt an example for longer than the default allows.
+@given(st.text(st.characters(max_codepoint=255)), st.text(st.characters(max_codepoint=255)))
+@example("X-Name", "value\r\nSet-Cookie: a=b")
+@example("X-Name\r\nSet-Cookie: a=b", "value")
+@example("X-Name", "\0")
+def test_a_header_that_would_end_early_is_refused(name: str, value: str) -> None:
+    if any(character in name + value for character in "\r\n\0"):
+        with pytest.raises(ValueError, match="contains a line break or a NUL"):
+            AsgiResponse(headers={name: value})
+    else:
+        assert AsgiResponse(headers={name: value}).raw_headers[0] == (
+            name.lower().encode("latin-1"),
+            value.encode("latin-1"),
+        )

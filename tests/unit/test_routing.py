@@ -1,4 +1,4 @@
-"""Which path a request is for, and which app answers it."""
+"""The path of a request relative to its app, and the app that a request is routed to."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import pytest
 from faststream.exceptions import SetupError
 
 from faststream_adapters import AsgiResponse
-from faststream_adapters.routing import Endpoint, Routes, route_path
-from tests.asgi_calls import exchange, http_scope, request
-from tests.support import status
+from faststream_adapters._asgi.endpoint import Endpoint
+from faststream_adapters._asgi.routing import Routes, route_path
+from tests.harness.asgi_calls import exchange, http_scope, request
+from tests.harness.clients import status
 
 if TYPE_CHECKING:
     from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 
 
 async def first(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stand for an app."""
+    """Represent an app."""
 
 
 async def second(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stand for another app."""
+    """Represent another app."""
 
 
 class Hello(Endpoint):
@@ -38,7 +39,7 @@ class Hello(Endpoint):
         ("/", "", None, "/"),
         ("", "", None, "/"),
         ("/a/b/", "", None, "/a/b"),
-        # A server that puts root_path in front of the path, and one that does not.
+        # The path may or may not start with root_path, depending on the server.
         ("/svc/health", "/svc", None, "/health"),
         ("/svc/health/", "/svc", None, "/health"),
         ("/health", "/svc", None, "/health"),
@@ -46,49 +47,51 @@ class Hello(Endpoint):
         ("/svc", "/svc", None, "/"),
         ("/svc/", "/svc", None, "/"),
         ("/health", "/", None, "/health"),
-        # Not below root_path, though it looks like it.
+        # The path has root_path as a prefix of its text, but is not below it.
         ("/svcx", "/svc", None, "/svcx"),
         ("/svcx/health", "/svc", None, "/svcx/health"),
         ("/other/svc", "/svc", None, "/other/svc"),
-        # Only the first of two is root_path.
+        # root_path is removed once only.
         ("/svc/svc", "/svc", None, "/svc"),
-        # In a mount: the prefix is in both, and the server's own root_path in neither or only in one.
+        # In a mount, path and root_path both contain the prefix, but path may lack the server's root_path.
         ("/x/health", "/x", "", "/health"),
         ("/svc/x/health", "/svc/x", "/svc", "/health"),
         ("/x/health", "/svc/x", "/svc", "/health"),
         ("/x/", "/svc/x", "/svc", "/"),
         ("/x", "/svc/x", "/svc", "/"),
         ("/xy/health", "/svc/x", "/svc", "/xy/health"),
-        # A host that strips the mount's prefix from the path.
+        # Some hosts strip the prefix of the mount from the path.
         ("/health", "/svc/x", "/svc", "/health"),
         ("/", "/svc/x", "/svc", "/"),
-        # Not in a mount: app_root_path is all there is.
+        # Outside a mount, app_root_path equals root_path.
         ("/health", "/svc", "/svc", "/health"),
         ("/svc/health", "/svc", "/svc", "/health"),
     ],
 )
-def test_route_path(path: str, root_path: str | None, app_root_path: str | None, expected: str) -> None:
+def test_the_path_relative_to_the_app(
+    path: str, root_path: str | None, app_root_path: str | None, expected: str
+) -> None:
     roots = {"root_path": root_path, "app_root_path": app_root_path}
     scope = {"type": "http", "path": path, **{key: root for key, root in roots.items() if root is not None}}
     assert route_path(scope) == expected
 
 
-def found(routes: Routes, path: str, **scope: Any) -> ASGIApp | None:
+def find(routes: Routes, path: str, **scope: Any) -> ASGIApp | None:
     result = routes.find(http_scope(path, **scope))
     return result and result[0]
 
 
-def test_an_exact_route_answers_its_path_only() -> None:
+def test_an_exact_route_matches_its_path_only() -> None:
     routes = Routes()
     routes.add("/health", first, exact=True)
-    assert found(routes, "/health") is first
-    assert found(routes, "/health/") is first
-    assert found(routes, "/svc/health", root_path="/svc") is first
+    assert find(routes, "/health") is first
+    assert find(routes, "/health/") is first
+    assert find(routes, "/svc/health", root_path="/svc") is first
     for path in ("/", "/health/more", "/healthy", "/Health", "/more/health", "//health"):
-        assert found(routes, path) is None
+        assert find(routes, path) is None
 
 
-def test_an_exact_route_gets_the_scope_as_it_is() -> None:
+def test_an_exact_route_receives_the_unchanged_scope() -> None:
     routes = Routes()
     routes.add("/health/", first, exact=True)
     scope = http_scope("/health")
@@ -97,13 +100,13 @@ def test_an_exact_route_gets_the_scope_as_it_is() -> None:
     assert result[1] is scope
 
 
-def test_a_mount_answers_everything_below_its_path() -> None:
+def test_a_mount_matches_all_paths_below_its_own() -> None:
     routes = Routes()
     routes.add("/docs", first, exact=False)
     for path in ("/docs", "/docs/", "/docs/a", "/docs/a/b"):
-        assert found(routes, path) is first
+        assert find(routes, path) is first
     for path in ("/", "/docsx", "/docs.json", "/a/docs"):
-        assert found(routes, path) is None
+        assert find(routes, path) is None
 
 
 @pytest.mark.parametrize("longest_first", [True, False])
@@ -112,18 +115,18 @@ def test_the_longest_prefix_wins(longest_first: bool) -> None:
     mounts = [("/docs/internal", second), ("/docs", first), ("/", first)]
     for path, app in mounts if longest_first else mounts[::-1]:
         routes.add(path, app, exact=False)
-    assert found(routes, "/docs/internal/a") is second
-    assert found(routes, "/docs/internals") is first
+    assert find(routes, "/docs/internal/a") is second
+    assert find(routes, "/docs/internals") is first
 
 
-def test_an_exact_route_wins_over_a_mount_above_it() -> None:
+def test_an_exact_route_takes_precedence_over_a_mount() -> None:
     routes = Routes()
     routes.add("/", first, exact=False)
     routes.add("/health", second, exact=True)
-    assert found(routes, "/health") is second
-    assert found(routes, "/health/") is second
-    assert found(routes, "/health/a") is first
-    assert found(routes, "/") is first
+    assert find(routes, "/health") is second
+    assert find(routes, "/health/") is second
+    assert find(routes, "/health/a") is first
+    assert find(routes, "/") is first
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_an_exact_route_wins_over_a_mount_above_it() -> None:
         ("/", "/svc/a", "/svc", "/svc", "/a"),
     ],
 )
-def test_a_mounted_app_sees_its_own_path(
+def test_the_scope_of_a_mounted_app_contains_the_relative_path(
     mount: str, path: str, root_path: str, expected_root: str, below: str
 ) -> None:
     routes = Routes()
@@ -151,11 +154,11 @@ def test_a_mounted_app_sees_its_own_path(
     assert inner["root_path"] == expected_root
     assert route_path(inner) == below
     if path.startswith(f"{root_path}/"):
-        assert inner["path"] == path  # as the ASGI specification has it: root_path is a part of path
-    assert scope["root_path"] == root_path  # the host's own scope is not touched
+        assert inner["path"] == path  # by the ASGI specification, path includes root_path
+    assert scope["root_path"] == root_path  # the host's own scope is not changed
 
 
-def test_mounts_in_mounts() -> None:
+def test_nested_mounts() -> None:
     outer, inner = Routes(), Routes()
     outer.add("/a", first, exact=False)
     inner.add("/b", second, exact=False)
@@ -169,7 +172,7 @@ def test_mounts_in_mounts() -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("taken", ["/health", "/health/", "/"])
-def test_a_path_is_taken_once(taken: str, exact: bool) -> None:
+def test_a_path_can_be_added_once_only(taken: str, exact: bool) -> None:
     routes = Routes()
     routes.add(taken, first, exact=True)
     with pytest.raises(SetupError, match=rf"'{taken.rstrip('/') or '/'}' is served already"):
@@ -177,7 +180,7 @@ def test_a_path_is_taken_once(taken: str, exact: bool) -> None:
     assert list(routes) == [(taken.rstrip("/") or "/", first)]
 
 
-def test_a_mount_takes_its_path() -> None:
+def test_the_path_of_a_mount_cannot_be_added_again() -> None:
     routes = Routes()
     routes.add("/docs", first, exact=False)
     with pytest.raises(SetupError, match="'/docs' is served already"):
@@ -185,7 +188,7 @@ def test_a_mount_takes_its_path() -> None:
 
 
 @pytest.mark.parametrize("path", ["health", "", "health/"])
-def test_a_path_starts_with_a_slash(path: str) -> None:
+def test_a_path_must_start_with_a_slash(path: str) -> None:
     routes = Routes()
     with pytest.raises(SetupError, match=r"must start with \"/\""):
         routes.add(path, first, exact=True)
@@ -193,7 +196,7 @@ def test_a_path_starts_with_a_slash(path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_an_endpoint_answers_its_methods(method: str) -> None:
+async def test_an_endpoint_responds_to_its_methods(method: str) -> None:
     reply = await request(Hello(), http_scope(method=method))
     assert reply.status == 200
     assert reply.headers["content-length"] == "5"
@@ -201,25 +204,25 @@ async def test_an_endpoint_answers_its_methods(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW", "get"])
-async def test_another_method_gets_405_with_allow(method: str) -> None:
+async def test_other_methods_are_rejected_with_405_and_allow(method: str) -> None:
     reply = await request(Hello(), http_scope(method=method))
     assert reply.status == 405
     assert set(reply.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
-async def test_head_is_not_allowed_unless_named() -> None:
+async def test_head_is_rejected_unless_it_is_listed() -> None:
     reply = await request(Hello(methods=("PUT",)), http_scope(method="HEAD"))
     assert (reply.status, reply.headers["allow"], reply.body) == (405, "PUT", b"")
 
 
-async def test_an_endpoint_closes_a_websocket_and_nothing_else() -> None:
+async def test_an_endpoint_closes_websockets() -> None:
     sent = await exchange(
         Hello(), {"type": "websocket", "path": "/", "headers": []}, {"type": "websocket.connect"}
     )
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_an_endpoint_alone_answers_the_lifespan() -> None:
+async def test_an_endpoint_accepts_the_lifespan() -> None:
     sent = await exchange(
         Hello(), {"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
     )
@@ -229,7 +232,7 @@ async def test_an_endpoint_alone_answers_the_lifespan() -> None:
     ]
 
 
-async def test_an_endpoint_with_a_call_of_its_own_keeps_it() -> None:
+async def test_an_overridden_call_of_an_endpoint_is_used() -> None:
     class Guarded(Hello):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             await AsgiResponse(b"no", 403)(scope, receive, send)
@@ -239,7 +242,8 @@ async def test_an_endpoint_with_a_call_of_its_own_keeps_it() -> None:
         routes.add(path, app, exact=True)
 
     async def site(scope: Scope, receive: Receive, send: Send) -> None:
-        await routes.begin(scope, receive, send, AsgiResponse(b"", 404))
+        app, scope = routes.find(scope) or (AsgiResponse(b"", 404), scope)
+        await app(scope, receive, send)
 
-    found = [await status(site, path) for path in ("/free", "/free/", "/guarded", "/guarded/", "/other")]
-    assert found == [200, 200, 403, 403, 404]
+    paths = ("/free", "/free/", "/guarded", "/guarded/", "/other")
+    assert [await status(site, path) for path in paths] == [200, 200, 403, 403, 404]

@@ -1,4 +1,4 @@
-"""DrainSignals: in front of the server's handlers, and out of the way again."""
+"""DrainSignals: chained before the server's signal handlers, and restored afterwards."""
 
 import asyncio
 import signal
@@ -7,15 +7,15 @@ from types import FrameType
 
 import pytest
 
-from faststream_adapters.signals import DrainSignals
-from tests.support import eventually
+from faststream_adapters._lifecycle.signals import DrainSignals, handler_behind_ours
+from tests.harness.waiting import eventually
 
 Seen = list[int]
 
 
 @pytest.fixture
 def server() -> Iterator[Seen]:
-    """Return the signals that a server, with handlers of its own, has got."""
+    """Install a server's signal handlers, and return the list of the signals they have received."""
     seen: Seen = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -27,20 +27,20 @@ def server() -> Iterator[Seen]:
         signal.signal(number, handler)
 
 
-async def test_the_server_hears_of_the_signal_after_the_delay(server: Seen) -> None:
-    began: Seen = []
-    signals = DrainSignals(0.2, lambda: began.append(len(server)))
+async def test_the_servers_handler_runs_after_the_delay(server: Seen) -> None:
+    started: Seen = []
+    signals = DrainSignals(0.2, lambda: started.append(len(server)))
     signals.install()
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
-    await eventually(lambda: bool(began))
-    assert (began, server) == ([0], [])
+    await eventually(lambda: bool(started))
+    assert (started, server) == ([0], [])
     await eventually(lambda: bool(server))
     assert server == [signal.SIGTERM]
     signals.restore()
 
 
-async def test_a_second_interrupt_goes_through_at_once(server: Seen) -> None:
+async def test_a_second_interrupt_is_passed_on_immediately(server: Seen) -> None:
     signals = DrainSignals(60, lambda: None)
     signals.install()
     signal.raise_signal(signal.SIGINT)
@@ -51,7 +51,44 @@ async def test_a_second_interrupt_goes_through_at_once(server: Seen) -> None:
     signals.restore()
 
 
-async def test_afterwards_the_servers_handlers_are_back(server: Seen) -> None:
+async def test_without_a_delay_every_signal_reaches_the_server_immediately(server: Seen) -> None:
+    started: Seen = []
+    signals = DrainSignals(0, lambda: started.append(0))
+    signals.install()
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        signal.raise_signal(number)
+    assert (started, server) == ([], [signal.SIGTERM, signal.SIGTERM, signal.SIGINT])
+    await eventually(lambda: bool(started))
+    assert started == [0]
+    signals.restore()
+
+
+async def test_after_the_delay_every_signal_reaches_the_server(server: Seen) -> None:
+    signals = DrainSignals(0.01, lambda: None)
+    signals.install()
+    signal.raise_signal(signal.SIGTERM)
+    await eventually(lambda: bool(server))
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
+    assert server == [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
+    signals.restore()
+
+
+async def test_an_interrupt_that_ends_the_delay_reaches_the_server_once(server: Seen) -> None:
+    signals = DrainSignals(0.05, lambda: None)
+    signals.install()
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
+    # Its end is scheduled after that of the delay.
+    await asyncio.sleep(0)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, ended.set)
+    await ended.wait()
+    assert server == [signal.SIGINT]
+    signals.restore()
+
+
+async def test_restore_restores_the_servers_handlers(server: Seen) -> None:
     before = signal.getsignal(signal.SIGTERM)
     signals = DrainSignals(60, lambda: None)
     signals.install()
@@ -60,7 +97,7 @@ async def test_afterwards_the_servers_handlers_are_back(server: Seen) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def test_a_handler_that_came_later_is_left_alone(server: Seen) -> None:
+async def test_a_handler_installed_later_is_not_replaced(server: Seen) -> None:
     def later(number: int, frame: FrameType | None) -> None: ...
 
     signals = DrainSignals(60, lambda: None)
@@ -70,7 +107,7 @@ async def test_a_handler_that_came_later_is_left_alone(server: Seen) -> None:
     assert signal.getsignal(signal.SIGTERM) is later
 
 
-async def test_it_can_be_used_again(server: Seen) -> None:
+async def test_it_can_be_installed_again(server: Seen) -> None:
     signals = DrainSignals(0.01, lambda: None)
     for number in range(3):
         signals.install()
@@ -80,22 +117,22 @@ async def test_it_can_be_used_again(server: Seen) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-async def test_several_drain_side_by_side(server: Seen, order: tuple[int, int]) -> None:
+async def test_several_can_be_installed_at_once(server: Seen, order: tuple[int, int]) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    began: Seen = []
-    drains = [DrainSignals(delay, lambda: began.append(0)) for delay in (0.05, 60)]
+    started: Seen = []
+    drains = [DrainSignals(delay, lambda: started.append(0)) for delay in (0.05, 60)]
     for drain in drains:
         drain.install()
     drains[order[0]].restore()
     signal.raise_signal(signal.SIGTERM)
-    await eventually(lambda: bool(began))
-    assert began == [0]
+    await eventually(lambda: bool(started))
+    assert started == [0]
     drains[order[1]].restore()
     drains[order[1]].restore()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def test_a_signal_that_comes_too_late_is_the_servers(server: Seen) -> None:
+async def test_after_restore_signals_reach_the_server(server: Seen) -> None:
     signals = DrainSignals(60, lambda: None)
     signals.install()
     signal.raise_signal(signal.SIGTERM)
@@ -105,7 +142,7 @@ async def test_a_signal_that_comes_too_late_is_the_servers(server: Seen) -> None
     assert server == [signal.SIGTERM]
 
 
-async def test_without_a_server_nothing_is_touched() -> None:
+async def test_default_handlers_are_not_replaced() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         signals = DrainSignals(60, lambda: None)
@@ -116,24 +153,57 @@ async def test_without_a_server_nothing_is_touched() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-async def test_a_server_that_has_asyncio_listen_is_not_delayed() -> None:
-    # asyncio calls the server's function whatever handler stands in front of its own.
-    heard = asyncio.Event()
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+async def test_a_function_of_the_event_loop_is_called_immediately(delay: float) -> None:
+    # asyncio calls the server's function even if another handler replaces asyncio's own.
+    calls: list[str] = []
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, heard.set)
+    loop.add_signal_handler(signal.SIGTERM, calls.append, "server")
     handler = signal.getsignal(signal.SIGTERM)
-    signals = DrainSignals(60.0, pytest.fail)
+    signals = DrainSignals(delay, lambda: calls.append("drain"))
     signals.install()
     try:
-        assert signal.getsignal(signal.SIGTERM) is handler
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(heard.wait(), 5)
+        await eventually(lambda: len(calls) == 2)
+        assert sorted(calls) == ["drain", "server"]
     finally:
         signals.restore()
+        assert signal.getsignal(signal.SIGTERM) is handler
         loop.remove_signal_handler(signal.SIGTERM)
 
 
-async def test_outside_the_main_thread_nothing_is_touched(server: Seen) -> None:
+async def test_the_handler_behind_ours(server: Seen) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    signals = DrainSignals(0, lambda: None)
+    assert handler_behind_ours(signal.SIGINT) is before
+    signals.install()
+    assert signal.getsignal(signal.SIGINT) is not before
+    assert handler_behind_ours(signal.SIGINT) is before
+    signals.restore()
+
+
+def test_signals_reach_the_server_after_an_event_loop_that_has_left_no_lifespan(server: Seen) -> None:
+    started: Seen = []
+    signals = DrainSignals(60, lambda: started.append(0))
+
+    async def install() -> None:
+        signals.install()
+
+    async def drain_again() -> None:
+        again = DrainSignals(0, lambda: started.append(1))
+        again.install()
+        signal.raise_signal(signal.SIGINT)
+        await eventually(lambda: bool(started))
+        again.restore()
+
+    asyncio.run(install())
+    signal.raise_signal(signal.SIGTERM)
+    assert server == [signal.SIGTERM]
+    asyncio.run(drain_again())
+    assert (started, server) == ([1], [signal.SIGTERM, signal.SIGINT])
+
+
+async def test_outside_the_main_thread_no_handler_is_replaced(server: Seen) -> None:
     before = signal.getsignal(signal.SIGTERM)
     await asyncio.to_thread(DrainSignals(60, lambda: None).install)
     assert signal.getsignal(signal.SIGTERM) is before

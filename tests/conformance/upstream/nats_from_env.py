@@ -1,4 +1,4 @@
-"""Stands in for `faststream.nats` in the examples: their broker is the server of the test."""
+"""Replaces `faststream.nats` in the examples, so that they connect to the server of the test."""
 
 import os
 from typing import Any

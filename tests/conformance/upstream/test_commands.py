@@ -1,7 +1,7 @@
-"""Every shell line of FastStream's page "ASGI Support" serves the page's application.
+"""Each shell command of FastStream's page "ASGI Support" serves the application of that page.
 
-`commands.txt` holds the lines, word for word. What is changed: the place of the deprecated worker, and the
-port and the directory, which are those of the test. A line that names no port gets one.
+`commands.txt` contains the commands verbatim. The tests replace the module of the deprecated uvicorn worker,
+the port and the directory. A command without a port gets one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.servers import HOST, poll
-from tests.servers.asgi import AppServer
-from tests.servers.matrix.test_matrix import PATIENCE, group_has_ended
-from tests.specification.test_specification import BLOCKS, HERE, with_our_imports
+from tests.conformance.upstream.test_specification import BLOCKS, HERE, with_replaced_imports
+from tests.harness.servers import HOST, poll
+from tests.harness.servers.asgi import AppServer
+from tests.integration.servers.processes import PATIENCE, group_has_ended
 
 if TYPE_CHECKING:
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
 LINES = Path(HERE, "commands.txt").read_text(encoding="utf-8").splitlines()
 
@@ -30,13 +30,13 @@ listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 os.dup2(listener.fileno(), 2)
 os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
-"""Opens a socket where stderr was, and becomes the server."""
+"""Opens a socket as file descriptor 2, and replaces itself with the server."""
 
 
 def words_of(line: str) -> list[str]:
-    """Return what to run for a line."""
+    """Return the command for a line."""
     line = line.replace("uvicorn.workers.", "uvicorn_worker.")
-    line = line.replace("8000", "{port}").replace("/tmp/", "{directory}/")  # noqa: S108 (it is the page's)
+    line = line.replace("8000", "{port}").replace("/tmp/", "{directory}/")  # noqa: S108 (a path in the page)
     program, *words = shlex.split(line)
     command = ["-m", program, *words]
     if "{" not in line and "fd:" not in line:
@@ -48,11 +48,12 @@ def words_of(line: str) -> list[str]:
 
 
 @pytest.mark.timeout(240)
+# Each run includes the command with the most options. Other tests cover the servers and options of the rest.
 @pytest.mark.parametrize(
-    "line", [pytest.param(line, marks=[pytest.mark.full] if "workers" in line else []) for line in LINES]
+    "line", [pytest.param(line, marks=[] if "[::]" in line else pytest.mark.full) for line in LINES]
 )
-def test_line(line: str, shared_nats: NatsServer) -> None:
-    app = with_our_imports(BLOCKS["reuse"])
+def test_the_command_serves_the_application(line: str, shared_nats: NatsServer) -> None:
+    app = with_replaced_imports(BLOCKS["reuse"])
     unix = "unix:" in line
     server = AppServer(
         words_of(line),
@@ -75,10 +76,10 @@ def test_line(line: str, shared_nats: NatsServer) -> None:
         if "[::]" in line:
             assert httpx.get(f"http://[::1]:{server.port}/liveness").status_code == 200
         workers = 4 if "workers" in line else 1
-        # granian forgets a signal that comes while one of its workers starts.
+        # granian loses a signal that arrives while one of its workers starts.
         assert workers == 1 or poll(lambda: server.output().count("-> running") == workers, PATIENCE)
         server.terminate()
-        # One process of uvicorn raises the signal again.
+        # A single process of uvicorn raises the signal again.
         assert server.wait(PATIENCE) == (0 if workers > 1 else -15)
         assert poll(lambda: group_has_ended(server.pid), PATIENCE)
         assert not path.exists()

@@ -1,6 +1,6 @@
-"""Every Python example of FastStream's page "ASGI Support", served by uvicorn, on a real NATS server.
+"""Each Python example of FastStream's page "ASGI Support" works under uvicorn with a real NATS server.
 
-The files in `blocks` are the examples, word for word. Only lines that import are changed here.
+The files in `blocks` contain the examples verbatim. The tests replace only their import lines.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.servers.asgi import AppServer
+from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
 HERE = Path(__file__).parent
 BLOCKS = {path.stem: path.read_text(encoding="utf-8") for path in (HERE / "blocks").glob("*.txt")}
 
 
-def with_our_imports(block: str) -> str:
-    """Return an example that imports our package, and the broker of the test."""
+def with_replaced_imports(block: str) -> str:
+    """Return an example that imports this package and the broker of the test."""
     block = block.replace("from faststream.asgi import", "from faststream_adapters import")
     block = block.replace("from faststream.nats import", "from nats_from_env import")
     if ".as_asgi(" in block:
@@ -33,7 +33,7 @@ def with_our_imports(block: str) -> str:
             "from faststream import FastStream", "from faststream_adapters import FastStream"
         )
     if "@get" in block and not re.search(r"import .*\bget\b", block):
-        # The original lacks this one.
+        # The original lacks this import.
         block = block.replace(
             "from faststream_adapters import make_ping", "from faststream_adapters import get, make_ping"
         )
@@ -43,13 +43,13 @@ def with_our_imports(block: str) -> str:
 @pytest.fixture
 def example(request: pytest.FixtureRequest, nats: NatsServer) -> Iterator[AppServer]:
     block = BLOCKS[request.function.__name__.removeprefix("test_")]
-    server = AppServer.uvicorn(with_our_imports(block), env={"NATS_URL": nats.url})
+    server = AppServer.uvicorn(with_replaced_imports(block), env={"NATS_URL": nats.url})
     server.files["nats_from_env.py"] = (HERE / "nats_from_env.py").read_text(encoding="utf-8")
     with server:
         yield server
         server.terminate()
         assert server.wait() == -signal.SIGTERM
-        # The last example stops the broker by FastStream's own stop(), which fails when NATS is gone.
+        # The last example calls FastStream's broker.stop(), which fails while NATS is down.
         if request.function is not test_mounting:
             assert "Traceback" not in server.output()
 
@@ -59,8 +59,8 @@ def get(server: AppServer, path: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
-def test_only_imports_are_changed(name: str) -> None:
-    before, after = BLOCKS[name].splitlines(), with_our_imports(BLOCKS[name]).splitlines()
+def test_only_imports_are_replaced(name: str) -> None:
+    before, after = BLOCKS[name].splitlines(), with_replaced_imports(BLOCKS[name]).splitlines()
     changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
     assert changed
     for old, new in changed:
@@ -78,17 +78,17 @@ def test_asgi_app(example: AppServer) -> None:
 
 def test_health(example: AppServer, nats: NatsServer) -> None:
     # It "calls the broker.ping() method and returns HTTP 204 or HTTP 500 statuses".
-    reply = get(example, "/health")
-    assert (reply.status_code, reply.content) == (204, b"")
+    response = get(example, "/health")
+    assert (response.status_code, response.content) == (204, b"")
     nats.kill()
-    reply = get(example, "/health")
-    assert (reply.status_code, reply.content) == (500, b"")
+    response = get(example, "/health")
+    assert (response.status_code, response.content) == (500, b"")
 
 
 def test_custom_route(example: AppServer, nats: NatsServer) -> None:
     for up in (True, False):
-        reply = get(example, "/health")
-        assert (reply.status_code, reply.content) == (200, b"")
+        response = get(example, "/health")
+        assert (response.status_code, response.content) == (200, b"")
         if up:
             nats.kill()
     assert get(example, "/unknown").status_code == 404
@@ -96,10 +96,10 @@ def test_custom_route(example: AppServer, nats: NatsServer) -> None:
 
 def test_docs(example: AppServer) -> None:
     # "your AsyncAPI HTML representation can be found by the /docs url"
-    reply = get(example, "/docs")
-    assert reply.status_code == 200
-    assert reply.headers["content-type"].startswith("text/html")
-    assert "<title>" in reply.text
+    response = get(example, "/docs")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert "<title>" in response.text
     assert get(example, "/docs.json").json()["asyncapi"] == "3.0.0"
 
 

@@ -1,11 +1,13 @@
-"""A real browser that reaches one origin only, and notes whatever a page should not do."""
+"""Visit pages with a real browser that is restricted to their origin, and record what goes wrong."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,20 +17,22 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Route
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NO_CHROMIUM = "There is no chromium on PATH: install Debian's package `chromium`, or Google Chrome."
-# Without these names to resolve, not even the browser's own services are reached.
+NO_CHROMIUM = "No chromium found on PATH: install Debian's package `chromium` or Google Chrome."
+# Without name resolution the browser cannot reach its vendor's services either.
 ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
 
-# What version 2.0.0 of the viewer says of an attribute that it has set itself.
-_OLD_VIEWER = "unknown attribute 'resolved-theme' was ignored."
+SCREENSHOTS = os.environ.get("FASTSTREAM_ADAPTERS_SCREENSHOTS")
 
-_LISTEN = """
+# Version 2.0.0 of the viewer logs this about an attribute that it has set itself.
+_VIEWER_WARNING = "unknown attribute 'resolved-theme' was ignored."
+
+_RECORD_VIOLATIONS = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => {
   window.violations.push(`${event.effectiveDirective} ${event.blockedURI}`);
 });
 """
-# The viewer renders into a shadow root, which queries and `innerText` do not look into.
+# The viewer renders into a shadow root, which queries and `innerText` do not enter.
 _DEEP = """
 function* deep(root) {
   for (const element of root.querySelectorAll("*")) {
@@ -53,82 +57,87 @@ _ATTRIBUTES = f"""(name) => {{
 _FOCUSED = """() => {
   let at = document.activeElement;
   while (at.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
-  const look = () => {
-    // What moves is looked at where it comes to rest.
+  const appearance = () => {
+    // Finish animations, so that only final states are compared.
     for (const moving of at.getAnimations({ subtree: true })) moving.finish();
     return [null, "::before", "::after"].map((part) => {
       const style = getComputedStyle(at, part);
       return [style.outline, style.boxShadow, style.border, style.backgroundColor].join();
     }).join();
   };
-  const focused = look();
+  const focused = appearance();
   at.blur();
-  const blurred = look();
+  const blurred = appearance();
   at.focus({ focusVisible: true, preventScroll: true });
   return {
     tag: at.localName,
     text: (at.innerText || at.getAttribute("aria-label") || at.title || at.placeholder || "").trim(),
-    seen: focused !== blurred,
+    visible: focused !== blurred,
   };
 }"""
 _LIGHTNESS = """() => {
   const there = document.elementsFromPoint(1, innerHeight / 2);
   const colours = there.map((element) => getComputedStyle(element).backgroundColor);
-  const seen = colours.find((colour) => !colour.endsWith(", 0)"));
-  return Math.max(...seen.match(/[0-9.]+/g).slice(0, 3).map(Number));
+  const opaque = colours.find((colour) => !colour.endsWith(", 0)"));
+  return Math.max(...opaque.match(/[0-9.]+/g).slice(0, 3).map(Number));
 }"""
 
 
 @dataclass
 class Visit:
-    """A page that was opened, and what went wrong since."""
+    """An open page, and what has gone wrong on it so far."""
 
     page: Page
     elsewhere: list[str] = field(default_factory=list)
-    """Requests to other origins; none was let through."""
+    """Requests to other origins, all of which were blocked."""
     failed: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     async def violations(self) -> list[str]:
-        """Return the violations of the page's policy."""
+        """Return the violations of the page's content security policy."""
         found: list[str] = await self.page.evaluate("window.violations")
         return found
 
     async def check(self) -> None:
-        """Check that nothing went wrong."""
-        wrong = {
+        """Check that nothing has gone wrong."""
+        problems = {
             "elsewhere": self.elsewhere,
             "failed": self.failed,
-            "console": [said for said in self.console if not said.endswith(_OLD_VIEWER)],
+            "console": [message for message in self.console if not message.endswith(_VIEWER_WARNING)],
             "errors": self.errors,
             "violations": await self.violations(),
         }
-        assert not any(wrong.values()), wrong
+        assert not any(problems.values()), problems
 
     async def visible(self) -> str:
-        """Return the text that can be seen, with that in shadow roots."""
+        """Return the visible text, including that in shadow roots."""
         text: str = await self.page.evaluate(_VISIBLE)
         return text
 
+    async def screenshot(self, name: str) -> None:
+        """Save a screenshot for review if `FASTSTREAM_ADAPTERS_SCREENSHOTS` names a directory."""
+        if SCREENSHOTS:  # pragma: no cover (it is slow, and no test uses the file)
+            await self.page.screenshot(path=Path(SCREENSHOTS, name), full_page=True)
+
     async def attributes(self, name: str) -> list[str]:
-        """Return the values of an attribute, wherever on the page."""
+        """Return the values of an attribute on the whole page, including shadow roots."""
         values: list[str] = await self.page.evaluate(_ATTRIBUTES, name)
         return values
 
     async def focused(self) -> dict[str, Any]:
-        """Return what has the focus: its kind, its text, and whether one can see that it has the focus."""
+        """Return the tag and text of the focused element, and whether its focus is visible."""
         found: dict[str, Any] = await self.page.evaluate(_FOCUSED)
         return found
 
     async def overflow(self) -> int:
-        """Return by how many pixels the page is wider than the window."""
+        """Return the number of pixels by which the page is wider than the window."""
         root = "document.documentElement"
         pixels: int = await self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth")
         return pixels
 
     async def lightness(self) -> int:
-        """Return how light the middle of the page's left edge is, from 0 to 255."""
+        """Return the lightness of the middle of the page's left edge, from 0 to 255."""
         found: int = await self.page.evaluate(_LIGHTNESS)
         return found
 
@@ -146,9 +155,9 @@ async def visit(
 
     Args:
         browser: The browser.
-        url: The URL; nothing is loaded from any other origin …
-        others: … but from these.
-        scheme: What the user likes better.
+        url: The URL of the page, from whose origin it may load.
+        others: URLs of further origins from which it may load.
+        scheme: The preferred color scheme of the browser.
         width: The width of the window.
         scripts: Whether scripts run.
     """
@@ -158,21 +167,21 @@ async def visit(
     )
     try:
         page = await context.new_page()
-        seen = Visit(page)
+        visited = Visit(page)
 
         async def refuse(route: Route) -> None:
-            seen.elsewhere.append(route.request.url)
+            visited.elsewhere.append(route.request.url)
             await route.abort()
 
         await context.route(re.compile(f"^(?!{origins})"), refuse)
-        await context.add_init_script(_LISTEN)
-        page.on("requestfailed", lambda request: seen.failed.append(request.url))
-        page.on("console", lambda message: seen.console.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: seen.errors.append(str(error)))
-        page.on("dialog", lambda dialog: seen.errors.append(f"dialog: {dialog.message}"))
+        await context.add_init_script(_RECORD_VIOLATIONS)
+        page.on("requestfailed", lambda request: visited.failed.append(request.url))
+        page.on("console", lambda message: visited.console.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: visited.errors.append(str(error)))
+        page.on("dialog", lambda dialog: visited.errors.append(f"dialog: {dialog.message}"))
         response = await page.goto(url)
         assert response is not None
         assert response.status == 200
-        yield seen
+        yield visited
     finally:
         await context.close()

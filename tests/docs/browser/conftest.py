@@ -1,9 +1,8 @@
-"""The browser, and the services that it visits."""
+"""Fixtures for the browser and the services that it visits."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,30 +12,30 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
-from tests.browser.browsing import ARGUMENTS, CHROMIUM
-from tests.browser.service import APPS
-from tests.servers import HOST
-from tests.servers.asgi import AppServer
+from tests.docs.browser.browsing import ARGUMENTS, CHROMIUM
+from tests.docs.browser.service import APPS
+from tests.harness.leftovers import lasting
+from tests.harness.servers import HOST
+from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from playwright.async_api import Browser
 
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
-ROOT = Path(__file__).parents[2]
-SERVICE = [sys.executable, "-m", "uvicorn", "--factory", "tests.browser.service:create", "--host", HOST]
+ROOT = Path(__file__).parents[3]
+SERVICE = [sys.executable, "-m", "uvicorn", "--factory", "tests.docs.browser.service:create", "--host", HOST]
 
 
 class Service(AppServer):
-    """The service in a process of its own.
+    """The service in a separate process.
 
     Args:
-        nats: Its NATS server.
-        host: The name of its host.
-        variables: What it is; see the service.
-        page: The keywords of its page.
+        host: A name in `APPS`.
+        variables: Environment variables that configure the service; see `service.py`.
+        page: Keywords of the AsyncAPI page.
     """
 
     def __init__(self, nats: NatsServer, host: str, variables: dict[str, str], page: dict[str, Any]) -> None:
@@ -57,7 +56,7 @@ class Service(AppServer):
 
 
 class Services:
-    """Starts services, each kind once."""
+    """Starts services, at most one for each configuration."""
 
     def __init__(self, nats: NatsServer, stack: ExitStack) -> None:
         self._nats = nats
@@ -73,20 +72,22 @@ class Services:
         viewer: bool = True,
         page: dict[str, Any] | None = None,
     ) -> Service:
-        """Return a started service."""
+        """Return a running service with this configuration."""
         variables = {"SERVICE_TEXTS": texts, "SERVICE_VERSION": version}
         if not viewer:
             variables["SERVICE_WITHOUT"] = "asyncapi_viewer"
         key = json.dumps([host, variables, page])
         if key not in self._started:
-            service = Service(self._nats, host, variables, page or {})
-            self._started[key] = self._stack.enter_context(service)
+            # It ends with the module.
+            with lasting():
+                service = Service(self._nats, host, variables, page or {})
+                self._started[key] = self._stack.enter_context(service)
         return self._started[key]
 
 
 @pytest.fixture(scope="module")
 def services(shared_nats: NatsServer) -> Iterator[Services]:
-    """Return what starts services, which end with the module."""
+    """Return a factory of services, which run until the end of the module."""
     with ExitStack() as stack:
         yield Services(shared_nats, stack)
 
@@ -98,11 +99,3 @@ async def browser() -> AsyncIterator[Browser]:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
         await chromium.close()
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Return the directory for screenshots, which `FASTSTREAM_ADAPTERS_SCREENSHOTS` names."""
-    directory = Path(os.environ.get("FASTSTREAM_ADAPTERS_SCREENSHOTS") or tmp_path)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory

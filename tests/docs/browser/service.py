@@ -1,8 +1,8 @@
 """A small service with two brokers, in the hosts that the browser visits.
 
-uvicorn runs it in processes of its own. Environment variables say what it is: `NATS_URL`, `SERVICE_HOST` (a
-name in `APPS`), `SERVICE_TEXTS` (a name in `TEXTS`), `SERVICE_VERSION` (of AsyncAPI), `SERVICE_PAGE` (JSON:
-keywords of the page) and `SERVICE_WITHOUT` (a library that is to look as if it were not installed).
+uvicorn runs it in separate processes. Environment variables configure it: `NATS_URL`, `SERVICE_HOST` (a name
+in `APPS`), `SERVICE_TEXTS` (a name in `TEXTS`), `SERVICE_VERSION` (of AsyncAPI), `SERVICE_PAGE` (JSON:
+keywords of the page) and `SERVICE_WITHOUT` (a library whose import fails).
 """
 
 import json
@@ -17,11 +17,11 @@ from faststream.specification import AsyncAPI, Tag
 from pydantic import BaseModel, Field, create_model
 
 from faststream_adapters import AsyncAPIRoute, BrokerLifespan, make_asyncapi_asgi
-from tests.hosts import HOSTS
+from tests.harness.hosts import HOSTS
 
 
 class Texts(NamedTuple):
-    """What the author of a service writes freely."""
+    """Texts of a service that its author can choose freely."""
 
     title: str
     description: str
@@ -32,12 +32,12 @@ class Texts(NamedTuple):
 
 PLAIN = Texts(
     title="Order service",
-    description="Takes orders, and tells the **warehouse**.\n\n- one\n- two\n\nSee [the wiki](https://wiki.example).",
+    description="Takes orders and notifies the **warehouse**.\n\n- one\n- two\n\nSee [the wiki](https://wiki.example).",
     field="customer_note",
     example="no sugar, please",
     link="https://wiki.example",
 )
-# Each of these would set `window.pwned`, or ask another server for something.
+# If one of these is executed, it sets `window.pwned` or sends a request to another server.
 _RUN = "window.pwned=true"
 HOSTILE = Texts(
     title=f"</title><script>{_RUN}</script>\"'`><svg/onload={_RUN}>",
@@ -55,7 +55,7 @@ HOSTILE = Texts(
     example=f"</script><script>{_RUN}</script>\u2028",
     link=f" Java\nScript:{_RUN}",
 )
-# A picture on another server would tell that server who reads the page.
+# Loading an image from another server reveals the reader of the page to that server.
 TRACKING = PLAIN._replace(description="![picture](https://tracker.example/pixel.png)")
 TEXTS = {"plain": PLAIN, "hostile": HOSTILE, "tracking": TRACKING}
 CREDENTIALS = ("shipper", "s3cret")
@@ -77,7 +77,7 @@ class Shipment(BaseModel):
 
 
 def brokers(texts: Texts) -> tuple[NatsBroker, NatsBroker]:
-    """Return the brokers: the one for orders, and one for shipping, with credentials in its URL."""
+    """Return a broker for orders and one for shipping, which has credentials in its URL."""
     url = os.environ["NATS_URL"]
     orders = NatsBroker(url, description=f"The shop. {texts.description}", tags=[Tag(name=texts.field)])
     shipping = NatsBroker(
@@ -115,7 +115,7 @@ def specification(texts: Texts, *documented: NatsBroker) -> AsyncAPI:
         version="1.2.3",
         schema_version=os.environ.get("SERVICE_VERSION", "3.0.0"),
         description=texts.description,
-        # With a member of its own, FastStream takes a mapping as it is, unchecked.
+        # FastStream does not validate a mapping that has an extension member.
         contact={"name": texts.title, "url": texts.link, "x-own": True},
         license={"name": texts.title, "url": texts.link, "x-own": True},
         external_docs={"description": texts.title, "url": texts.link, "x-own": True},
@@ -139,27 +139,23 @@ def _mounted(documented: Any, both: Any, route: AsyncAPIRoute) -> ASGIApp:
 
 
 class App(NamedTuple):
-    """A host of the service: where its page is, and how it is made."""
+    """A host of the service: the path of its AsyncAPI page and its factory."""
 
     page: str
     build: Callable[[Any, Any, AsyncAPIRoute], ASGIApp]
 
 
 APPS = {
-    "standalone": App("/asyncapi", _hosted("standalone")),
-    "fastapi": App("/asyncapi", _hosted("fastapi")),
-    "litestar": App("/asyncapi", _hosted("litestar")),
-    "quart": App("/asyncapi", _hosted("quart")),
-    "django": App("/asyncapi", _hosted("django")),
-    "starlette": App("/asyncapi/", _hosted("starlette")),
+    **{name: App("/asyncapi", _hosted(name)) for name in HOSTS},
+    "trailing-slash": App("/asyncapi/", _hosted("starlette")),
     "starlette-mount": App("/deep/below/asyncapi/", _mounted),
 }
 
 
 def create() -> ASGIApp:
-    """Return the application that the environment asks for."""
+    """Return the application that the environment variables describe."""
     if missing := os.environ.get("SERVICE_WITHOUT"):
-        sys.modules[missing] = None  # type: ignore[assignment]  # what makes an import fail
+        sys.modules[missing] = None  # type: ignore[assignment]  # None makes the import fail
     texts = TEXTS[os.environ.get("SERVICE_TEXTS", "plain")]
     both = brokers(texts)
     page = json.loads(os.environ.get("SERVICE_PAGE", "{}"))

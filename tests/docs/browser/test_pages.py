@@ -1,4 +1,4 @@
-"""The AsyncAPI page in a real browser: offline, under its policy, whoever looks at it, whatever it says."""
+"""The AsyncAPI page in a real browser: content, policy, appearance, accessibility and hostile texts."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ import httpx
 import pytest
 from playwright.async_api import expect
 
-from tests.browser.browsing import CHROMIUM, NO_CHROMIUM, visit
-from tests.browser.service import APPS, CREDENTIALS, HOSTILE, PLAIN
-from tests.servers import HOST
-from tests.servers.asgi import AppServer
+from tests.docs.browser.browsing import CHROMIUM, NO_CHROMIUM, visit
+from tests.docs.browser.service import APPS, CREDENTIALS, HOSTILE, PLAIN
+from tests.harness.servers import HOST
+from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.async_api import Browser
 
-    from tests.browser.browsing import Visit
-    from tests.browser.conftest import Service, Services
+    from tests.docs.browser.browsing import Visit
+    from tests.docs.browser.conftest import Service, Services
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
-    # One browser for all of them.
+    # All tests share one browser.
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(300),
 ]
@@ -40,13 +38,13 @@ OPERATIONS = (
 )
 
 
-async def rendered(seen: Visit) -> None:
-    """Wait until the viewer shows the last thing on its page."""
-    await seen.page.locator("asyncapi-viewer h2", has_text="Schemas").wait_for(timeout=PATIENCE)
+async def wait_for_viewer(visited: Visit) -> None:
+    """Wait until the viewer shows the last section of its page."""
+    await visited.page.locator("asyncapi-viewer h2", has_text="Schemas").wait_for(timeout=PATIENCE)
 
 
-def facts(document: dict[str, Any]) -> dict[str, set[str]]:
-    """Return what the page of a document has to show, from the document itself."""
+def expected_texts(document: dict[str, Any]) -> dict[str, set[str]]:
+    """Return the texts that the page of a document must show."""
     components = document["components"]
     return {
         "operations": {channel.get("address") or name for name, channel in document["channels"].items()},
@@ -55,17 +53,17 @@ def facts(document: dict[str, Any]) -> dict[str, set[str]]:
         "properties": {
             name for schema in components["schemas"].values() for name in schema.get("properties", ())
         },
-        "descriptions": {"Every order that was paid", "Ship it.", "Takes orders, and tells the"},
+        "descriptions": {"Every order that was paid", "Ship it.", "Takes orders and notifies the"},
     }
 
 
-async def check_facts(seen: Visit, service: Service) -> None:
+async def check_texts(visited: Visit, service: Service) -> None:
     async with httpx.AsyncClient() as http:
         document = (await http.get(f"{service.page.rstrip('/')}/asyncapi.json")).json()
-    wanted = facts(document)
-    assert {len(wanted["operations"]), len(wanted["messages"])} == {3}
-    assert wanted["schemas"] == {"Order", "Line", "Receipt", "Shipment"}
-    assert wanted["properties"] >= {
+    expected = expected_texts(document)
+    assert {len(expected["operations"]), len(expected["messages"])} == {3}
+    assert expected["schemas"] == {"Order", "Line", "Receipt", "Shipment"}
+    assert expected["properties"] >= {
         "order_id",
         "sku",
         "quantity",
@@ -73,16 +71,16 @@ async def check_facts(seen: Visit, service: Service) -> None:
         "carrier",
         "total_in_cents",
     }
-    text = await seen.visible()
-    missing = {kind: {each for each in each_kind if each not in text} for kind, each_kind in wanted.items()}
+    text = await visited.visible()
+    missing = {kind: {each for each in each_kind if each not in text} for kind, each_kind in expected.items()}
     assert not any(missing.values()), (missing, text)
 
 
-async def check_icon(seen: Visit) -> None:
-    icon = await seen.page.locator("link[rel=icon]").get_attribute("href")
+async def check_icon(visited: Visit) -> None:
+    icon = await visited.page.locator("link[rel=icon]").get_attribute("href")
     assert icon is not None
-    # Drawn by the browser: a file that is no picture has no size.
-    size = await seen.page.evaluate(
+    # The browser decodes it, which fails for a file that is not an image.
+    size = await visited.page.evaluate(
         "async (href) => { const image = new Image(); image.src = href; await image.decode();"
         " return image.width; }",
         icon,
@@ -90,207 +88,210 @@ async def check_icon(seen: Visit) -> None:
     assert size > 0
 
 
-# --- what it shows ---
+# --- content ---
 
 
 @pytest.mark.parametrize("host", HOSTS)
-async def test_the_viewer_shows_everything(
-    browser: Browser, services: Services, host: str, pictures: Path
-) -> None:
+async def test_the_viewer_shows_everything(browser: Browser, services: Services, host: str) -> None:
     service = services(host)
-    async with visit(browser, service.page) as seen:
-        await rendered(seen)
-        assert await seen.page.title() == f"{PLAIN.title} AsyncAPI"
-        assert await seen.page.locator("asyncapi-viewer article.op").count() == len(OPERATIONS)
-        await check_facts(seen, service)
-        await check_icon(seen)
-        assert not await seen.page.locator("main#main").is_visible()
-        await seen.page.screenshot(path=pictures / f"viewer-{host}.png", full_page=True)
-        await seen.check()
+    async with visit(browser, service.page) as visited:
+        await wait_for_viewer(visited)
+        assert await visited.page.title() == f"{PLAIN.title} AsyncAPI"
+        assert await visited.page.locator("asyncapi-viewer article.op").count() == len(OPERATIONS)
+        await check_texts(visited, service)
+        await check_icon(visited)
+        assert not await visited.page.locator("main#main").is_visible()
+        await visited.screenshot(f"viewer-{host}.png")
+        await visited.check()
 
 
 @pytest.mark.parametrize("host", HOSTS)
 async def test_the_plain_page_shows_everything(browser: Browser, services: Services, host: str) -> None:
     service = services(host, viewer=False)
-    async with visit(browser, service.page) as seen:
-        await check_facts(seen, service)
-        await check_icon(seen)
-        assert "This is the plain page." in await seen.visible()
-        assert await seen.page.locator("asyncapi-viewer").count() == 0
-        await seen.check()
+    async with visit(browser, service.page) as visited:
+        await check_texts(visited, service)
+        await check_icon(visited)
+        assert "This is the plain page." in await visited.visible()
+        assert await visited.page.locator("asyncapi-viewer").count() == 0
+        await visited.check()
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("viewer", [True, False], ids=["viewer", "plain"])
-async def test_asyncapi_2(browser: Browser, services: Services, viewer: bool) -> None:
+async def test_asyncapi_2_6_shows_everything(browser: Browser, services: Services, viewer: bool) -> None:
     service = services(version="2.6.0", viewer=viewer)
-    async with visit(browser, service.page) as seen:
+    async with visit(browser, service.page) as visited:
         if viewer:
-            await rendered(seen)
-        await check_facts(seen, service)
-        await seen.check()
+            await wait_for_viewer(visited)
+        await check_texts(visited, service)
+        await visited.check()
 
 
-async def test_without_scripts_there_is_the_plain_page(browser: Browser, services: Services) -> None:
+async def test_the_plain_page_is_shown_without_scripts(browser: Browser, services: Services) -> None:
     service = services()
-    async with visit(browser, service.page, scripts=False) as seen:
-        assert await seen.page.locator("main#main h1").is_visible()
-        text = await seen.page.locator("main#main").inner_text()
+    async with visit(browser, service.page, scripts=False) as visited:
+        assert await visited.page.locator("main#main h1").is_visible()
+        text = await visited.page.locator("main#main").inner_text()
         assert all(operation in text for operation in OPERATIONS)
-        assert not seen.elsewhere
+        assert not visited.elsewhere
 
 
 @pytest.mark.full
-async def test_a_policy_that_forbids_scripts_leaves_the_plain_page(
+async def test_the_plain_page_is_shown_under_a_policy_that_forbids_scripts(
     browser: Browser, services: Services
 ) -> None:
     service = services(page={"csp": "default-src 'none'; style-src 'self'; img-src 'self'"})
-    async with visit(browser, service.page) as seen:
-        await check_facts(seen, service)
-        [violation] = await seen.violations()
+    async with visit(browser, service.page) as visited:
+        await check_texts(visited, service)
+        [violation] = await visited.violations()
         assert re.fullmatch(r"script-src(-elem)? http://.*/viewer\.\w+\.js", violation)
 
 
-async def test_no_credentials(browser: Browser, services: Services) -> None:
-    async with visit(browser, services().page) as seen:
-        await rendered(seen)
-        text = await seen.visible() + await seen.page.content()
+async def test_credentials_are_not_shown(browser: Browser, services: Services) -> None:
+    async with visit(browser, services().page) as visited:
+        await wait_for_viewer(visited)
+        text = await visited.visible() + await visited.page.content()
         assert "shipping.example:4222" in text
         assert not any(secret in text for secret in CREDENTIALS)
 
 
-# --- how it looks ---
+# --- appearance and keyboard ---
 
 
-@pytest.mark.parametrize("viewer", [True, False], ids=["viewer", "plain"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_light_and_dark_narrow_and_wide(
-    browser: Browser, services: Services, viewer: bool, scheme: Any, pictures: Path
+@pytest.mark.parametrize(
+    ("scheme", "viewer"),
+    [
+        pytest.param("light", False, id="light-plain"),
+        pytest.param("dark", True, id="dark-viewer"),
+        pytest.param("light", True, id="light-viewer", marks=pytest.mark.full),
+        pytest.param("dark", False, id="dark-plain", marks=pytest.mark.full),
+    ],
+)
+async def test_the_page_fits_every_width_in_light_and_dark(
+    browser: Browser, services: Services, viewer: bool, scheme: Any
 ) -> None:
     service = services(viewer=viewer)
     for width in (360, 768, 1600):
-        async with visit(browser, service.page, scheme=scheme, width=width) as seen:
+        async with visit(browser, service.page, scheme=scheme, width=width) as visited:
             if viewer:
-                await rendered(seen)
-            assert await seen.overflow() == 0
-            lightness = await seen.lightness()
+                await wait_for_viewer(visited)
+            assert await visited.overflow() == 0
+            lightness = await visited.lightness()
             assert lightness > 200 if scheme == "light" else lightness < 50
             name = f"{'viewer' if viewer else 'plain'}-{scheme}-{width}.png"
-            await seen.page.screenshot(path=pictures / name, full_page=True)
-            await seen.check()
+            await visited.screenshot(name)
+            await visited.check()
 
 
 @pytest.mark.parametrize("viewer", [True, False], ids=["viewer", "plain"])
-async def test_it_prints_in_black_on_white(
-    browser: Browser, services: Services, viewer: bool, pictures: Path
-) -> None:
+async def test_the_page_prints_on_white(browser: Browser, services: Services, viewer: bool) -> None:
     service = services(viewer=viewer)
-    async with visit(browser, service.page, scheme="dark") as seen:
+    async with visit(browser, service.page, scheme="dark") as visited:
         if viewer:
-            await rendered(seen)
-        await seen.page.emulate_media(media="print", color_scheme="dark")
-        await check_facts(seen, service)
-        text = await seen.visible()
+            await wait_for_viewer(visited)
+        await visited.page.emulate_media(media="print", color_scheme="dark")
+        await check_texts(visited, service)
+        text = await visited.visible()
         assert "Search operations" not in text
         assert "Skip to the content" not in text
-        assert await seen.lightness() == 255
-        assert await seen.overflow() == 0
-        assert (await seen.page.pdf()).startswith(b"%PDF")
+        assert await visited.lightness() == 255
+        assert await visited.overflow() == 0
+        assert (await visited.page.pdf()).startswith(b"%PDF")
         name = f"print-{'viewer' if viewer else 'plain'}.png"
-        await seen.page.screenshot(path=pictures / name, full_page=True)
-        await seen.check()
+        await visited.screenshot(name)
+        await visited.check()
 
 
-async def stops(seen: Visit, most: int = 120) -> list[dict[str, Any]]:
-    """Press Tab until the focus has left the page, and return where it has been."""
+async def tab_stops(visited: Visit, limit: int = 120) -> list[dict[str, Any]]:
+    """Press Tab until the focus leaves the page, and return the elements that had it."""
     found: list[dict[str, Any]] = []
     while True:
-        await seen.page.keyboard.press("Tab")
-        at = await seen.focused()
+        await visited.page.keyboard.press("Tab")
+        at = await visited.focused()
         if at["tag"] == "body":
             return found
         found.append(at)
-        assert len(found) < most, found
+        assert len(found) < limit, found
 
 
-async def test_the_viewer_by_keyboard(browser: Browser, services: Services) -> None:
-    async with visit(browser, services().page) as seen:
-        await rendered(seen)
-        found = await stops(seen)
-        assert [at for at in found if not at["seen"]] == []
+async def test_the_viewer_is_usable_by_keyboard(browser: Browser, services: Services) -> None:
+    async with visit(browser, services().page) as visited:
+        await wait_for_viewer(visited)
+        found = await tab_stops(visited)
+        assert [at for at in found if not at["visible"]] == []
         reached = "\n".join(at["text"] for at in found)
         for text in ("Search operations", *OPERATIONS, "Download spec", "Order", "Receipt", "Copy"):
             assert text in reached, (text, reached)
-        link = seen.page.locator("asyncapi-viewer nav a", has_text=OPERATIONS[1]).first
+        link = visited.page.locator("asyncapi-viewer nav a", has_text=OPERATIONS[1]).first
         await link.focus()
-        await seen.page.keyboard.press("Enter")
-        heading = seen.page.locator("asyncapi-viewer article.op h3", has_text=OPERATIONS[1])
-        await seen.page.wait_for_url("**#*", timeout=PATIENCE)
+        await visited.page.keyboard.press("Enter")
+        heading = visited.page.locator("asyncapi-viewer article.op h3", has_text=OPERATIONS[1])
+        await visited.page.wait_for_url("**#*", timeout=PATIENCE)
         await expect(heading).to_be_in_viewport(timeout=PATIENCE)
-        await seen.check()
+        await visited.check()
 
 
-async def test_the_plain_page_by_keyboard(browser: Browser, services: Services) -> None:
-    async with visit(browser, services(viewer=False).page) as seen:
-        found = await stops(seen)
-        assert [at for at in found if not at["seen"]] == []
+async def test_the_plain_page_is_usable_by_keyboard(browser: Browser, services: Services) -> None:
+    async with visit(browser, services(viewer=False).page) as visited:
+        found = await tab_stops(visited)
+        assert [at for at in found if not at["visible"]] == []
         assert found[0]["text"] == "Skip to the content"
         reached = {at["text"] for at in found}
         assert reached >= {*OPERATIONS, "Order", "Receipt", "JSON", "YAML", "JSON Schema"}
-        link = seen.page.locator("nav a", has_text=OPERATIONS[1]).first
+        link = visited.page.locator("nav a", has_text=OPERATIONS[1]).first
         await link.focus()
-        await seen.page.keyboard.press("Enter")
-        await seen.page.wait_for_url("**#*", timeout=PATIENCE)
-        await expect(seen.page.locator(".card:target")).to_be_in_viewport(timeout=PATIENCE)
-        await seen.check()
+        await visited.page.keyboard.press("Enter")
+        await visited.page.wait_for_url("**#*", timeout=PATIENCE)
+        await expect(visited.page.locator(".card:target")).to_be_in_viewport(timeout=PATIENCE)
+        await visited.check()
 
 
-# --- what it does not do ---
+# --- security and caching ---
 
 
 @pytest.mark.parametrize("version", ["3.0.0", pytest.param("2.6.0", marks=pytest.mark.full)])
 @pytest.mark.parametrize("viewer", [True, False], ids=["viewer", "plain"])
-async def test_hostile_texts_run_nothing(
-    browser: Browser, services: Services, viewer: bool, version: str, pictures: Path
+async def test_hostile_texts_are_not_executed(
+    browser: Browser, services: Services, viewer: bool, version: str
 ) -> None:
     service = services(texts="hostile", viewer=viewer, version=version)
-    async with visit(browser, service.page) as seen:
+    async with visit(browser, service.page) as visited:
         if viewer:
-            await rendered(seen)
-        assert await seen.page.title() == f"{HOSTILE.title} AsyncAPI".replace("\t", " ")
-        closed = seen.page.locator("details:not([open]) > summary:visible")
+            await wait_for_viewer(visited)
+        assert await visited.page.title() == f"{HOSTILE.title} AsyncAPI".replace("\t", " ")
+        closed = visited.page.locator("details:not([open]) > summary:visible")
         while await closed.count():
             await closed.first.click(timeout=PATIENCE)
-        assert HOSTILE.field in await seen.visible()
-        assert await seen.page.evaluate("window.pwned") is None
-        urls = [re.sub(r"[\x00-\x20]", "", url) for url in await seen.attributes("href")]
+        assert HOSTILE.field in await visited.visible()
+        assert await visited.page.evaluate("window.pwned") is None
+        urls = [re.sub(r"[\x00-\x20]", "", url) for url in await visited.attributes("href")]
         assert len(urls) > 5
         assert [url for url in urls if re.match("(javascript|vbscript|data):", url, re.IGNORECASE)] == []
-        assert await seen.attributes("onerror") == await seen.attributes("onload") == []
-        assert await seen.attributes("srcdoc") == []
-        assert await seen.page.locator("iframe, style, object, embed").count() == 0
-        await seen.page.screenshot(path=pictures / f"hostile-{version}-{viewer}.png", full_page=True)
-        await seen.check()
+        assert await visited.attributes("onerror") == await visited.attributes("onload") == []
+        assert await visited.attributes("srcdoc") == []
+        assert await visited.page.locator("iframe, style, object, embed").count() == 0
+        await visited.screenshot(f"hostile-{version}-{viewer}.png")
+        await visited.check()
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("policy", [True, False], ids=["policy", "no policy"])
-async def test_a_picture_in_a_description_asks_nobody(
+async def test_the_policy_blocks_images_from_other_origins(
     browser: Browser, services: Services, policy: bool
 ) -> None:
-    """Without the policy it would: then it is the test that stops it."""
+    """Without the policy the browser requests the image, which this test then blocks."""
     picture = "https://tracker.example/pixel.png"
     service = services(texts="tracking", page={} if policy else {"csp": None})
-    async with visit(browser, service.page) as seen:
-        await rendered(seen)
-        await expect(seen.page.locator("asyncapi-viewer img").first).to_be_attached(timeout=PATIENCE)
-        assert set(await seen.violations()) == ({f"img-src {picture}"} if policy else set())
-        assert set(seen.elsewhere) == (set() if policy else {picture})
+    async with visit(browser, service.page) as visited:
+        await wait_for_viewer(visited)
+        await expect(visited.page.locator("asyncapi-viewer img").first).to_be_attached(timeout=PATIENCE)
+        assert set(await visited.violations()) == ({f"img-src {picture}"} if policy else set())
+        assert set(visited.elsewhere) == (set() if policy else {picture})
 
 
 @pytest.mark.full
-async def test_a_second_visit_loads_nothing_twice(browser: Browser, services: Services) -> None:
-    service = services("fastapi", page={"errors": False})  # nobody else's
+async def test_a_second_visit_uses_the_cache(browser: Browser, services: Services) -> None:
+    service = services("fastapi", page={"errors": False})  # A configuration that no other test uses.
     context = await browser.new_context()
     try:
         page = await context.new_page()
@@ -299,7 +300,7 @@ async def test_a_second_visit_loads_nothing_twice(browser: Browser, services: Se
             await page.locator("asyncapi-viewer h2", has_text="Schemas").wait_for(timeout=PATIENCE)
     finally:
         await context.close()
-    # The first request has waited for the start; the access log is uvicorn's.
+    # The first request is the check that the server is ready. The log is that of uvicorn.
     log = re.findall(r'"GET /asyncapi(\S*) HTTP/1.1" (\d+)', service.output())
     assert [status for path, status in log if not path] == ["200", "200", "304"]
     assert [status for path, status in log if path == "/viewer/asyncapi.json"] == ["200", "304"]
@@ -311,7 +312,7 @@ async def test_a_second_visit_loads_nothing_twice(browser: Browser, services: Se
 
 COMPONENT = """
 "use strict";
-// Does what AsyncAPI's own component needs to be allowed to do.
+// Uses the features for which AsyncAPI's React component needs permission.
 const AsyncApiStandalone = {
   render({ schema, config }, root) {
     const title = new Function("text", "return JSON.parse(text).info.title")(schema);
@@ -323,7 +324,7 @@ const AsyncApiStandalone = {
 
 
 @pytest.mark.full
-async def test_a_component_from_another_origin(browser: Browser, services: Services) -> None:
+async def test_a_component_from_another_origin_is_loaded(browser: Browser, services: Services) -> None:
     command = ["-m", "http.server", "{port}", "--bind", HOST, "--directory", "{directory}"]
     other = AppServer([sys.executable, *command])
     other.files |= {"component.js": COMPONENT, "component.css": "#asyncapi { font-size: 77px }"}
@@ -335,10 +336,10 @@ async def test_a_component_from_another_origin(browser: Browser, services: Servi
                 "sidebar": False,
             }
         )
-        async with visit(browser, service.page, other.url) as seen:
-            shown = seen.page.locator("#asyncapi")
+        async with visit(browser, service.page, other.url) as visited:
+            shown = visited.page.locator("#asyncapi")
             await expect(shown).to_have_text(f"{PLAIN.title} 6", timeout=PATIENCE)
             await expect(shown).to_have_css("font-size", "77px")
             await expect(shown).to_have_css("color", "rgb(1, 2, 3)")
-            await check_icon(seen)
-            await seen.check()
+            await check_icon(visited)
+            await visited.check()

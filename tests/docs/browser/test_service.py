@@ -1,4 +1,4 @@
-"""The service that the browser visits, without a browser and in this process."""
+"""The service that the browser visits, tested in this process without a browser."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.service import APPS, PLAIN, create
-from tests.hosts import serving
+from tests.docs.browser.service import APPS, PLAIN, create
+from tests.harness.hosts import serving
 
 if TYPE_CHECKING:
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
 
 @pytest.mark.parametrize("name", APPS)
-async def test_every_host_has_the_page(
+async def test_every_host_serves_the_page(
     name: str, shared_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NATS_URL", shared_nats.url)
@@ -35,7 +35,7 @@ async def test_every_host_has_the_page(
     assert page.headers["content-security-policy"] == "default-src 'none'"
 
 
-def test_a_library_can_look_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_can_be_made_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NATS_URL", "nats://localhost:4222")
     monkeypatch.setenv("SERVICE_WITHOUT", "made_up")
     monkeypatch.setitem(sys.modules, "made_up", sys)

@@ -23,9 +23,9 @@ HOST = "127.0.0.1"
 
 T = TypeVar("T")
 
-# Reads "+GROUP" and "-GROUP" lines. Its input ends when the tests' interpreter ends, in whatever way, SIGKILL
-# included. Unlike PR_SET_PDEATHSIG this works on macOS, from any thread, and for the children of a server.
-_GUARDIAN = """
+# Reads "+GROUP" and "-GROUP" lines. Its input ends when the interpreter of the tests ends, even by SIGKILL.
+# Unlike PR_SET_PDEATHSIG, this works on macOS, from any thread, and for the children of a server.
+_WATCHDOG = """
 import os, shutil, signal, sys
 groups = set()
 for line in sys.stdin:
@@ -39,66 +39,82 @@ shutil.rmtree(sys.argv[1], ignore_errors=True)
 """
 
 
+_started: set[ChildServer] = set()
+"""The servers whose process group has not ended, as of the last check."""
+
+
 class ServerError(Exception):
-    """A server did not do what the test asked of it."""
+    """A server did not do what the test requested."""
 
 
 def poll(check: Callable[[], T], timeout: float) -> T:
-    """Call `check` until it returns something true or the time is up, and return what it returned last."""
+    """Call `check` until its result is true or `timeout` seconds have passed, and return the last result."""
     deadline = time.monotonic() + timeout
     while not (result := check()) and time.monotonic() < deadline:
         time.sleep(0.005)
     return result
 
 
+def running() -> frozenset[ChildServer]:
+    """Return the servers that are running, or whose children are."""
+    for server in tuple(_started):
+        # The property removes a server that has ended from `_started`.
+        _ = server.running
+    return frozenset(_started)
+
+
 def hold_port() -> tuple[int, socket.socket | None]:
-    """Return a free port, and the socket that keeps it ours while nobody listens on it."""
+    """Return a free port, and the socket that reserves it while no server listens on it."""
     held = socket.socket()
-    # A bound socket that does not listen refuses connections, leaves the port to a server that sets one of
-    # these options, and lets the kernel give it to nobody else: not to bind(0), and not as the source port of
-    # a client that reconnects to the dead server, which would connect it to itself.
+    # A bound socket that does not listen refuses connections and lets a server that sets one of these options
+    # use the port. The kernel assigns the port neither to bind(0) nor to a client that reconnects to the dead
+    # server, which would connect the client to itself.
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if sys.platform == "linux":  # pragma: no branch (macOS goes the other way)
+    if sys.platform == "linux":  # pragma: no branch (macOS takes the other branch)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind((HOST, 0))
+    try:
+        held.bind((HOST, 0))
+    except BaseException:
+        held.close()
+        raise
     port: int = held.getsockname()[1]
     if sys.platform != "linux":  # pragma: no cover (macOS)
-        # BSD wants SO_REUSEPORT on both sockets, which a server need not set. A port freed just now is not
-        # given out again soon.
+        # BSD requires SO_REUSEPORT on both sockets, which a server may not set. A port that was just released
+        # is not reassigned soon.
         held.close()
         return port, None
     return port, held
 
 
-class _Guardian:
-    """The process that ends what this interpreter leaves behind, and removes the directory of its files."""
+class _Watchdog:
+    """A process that kills the servers that this interpreter leaves behind, and removes their files."""
 
     def __init__(self) -> None:
         self.directory = tempfile.mkdtemp(prefix="faststream-adapters-")
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARDIAN, self.directory],
+            [sys.executable, "-I", "-S", "-c", _WATCHDOG, self.directory],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,  # Ctrl-C must not end it before its work
+            start_new_session=True,  # Ctrl-C must not end it too early
         )
         atexit.register(self._process.communicate)
 
-    def tell(self, line: str) -> None:
+    def send(self, line: str) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
 
 
-_guardian = functools.cache(_Guardian)
+_watchdog = functools.cache(_Watchdog)
 
 
 class ChildServer:
-    """A server in a child process, with a port and a directory of its own."""
+    """A server in a child process, with its own port and directory."""
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(dir=_guardian().directory))
+        self.directory = Path(tempfile.mkdtemp(dir=_watchdog().directory))
         self.port, self._held = hold_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._group: int | None = None
@@ -106,7 +122,7 @@ class ChildServer:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The process that was started last."""
+        """The most recently started process."""
         if self._process is None:
             msg = f"{self} has not been started."
             raise ServerError(msg)
@@ -114,12 +130,12 @@ class ChildServer:
 
     @property
     def pid(self) -> int:
-        """The id of the process that was started last, which is its process group too."""
+        """The id of the most recently started process, which is also that of its process group."""
         return self.process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process has been started and has not ended; a frozen one has not."""
+        """Whether the process has been started and has not ended. A frozen process is running."""
         if self._process is None:
             return False
         if self._process.poll() is None:
@@ -128,21 +144,21 @@ class ChildServer:
         return False
 
     def start(self) -> None:
-        """Start the process and wait until it serves."""
+        """Start the process and wait until it is ready."""
         raise NotImplementedError
 
     def output(self) -> str:
-        """Return what the server has written to stdout and stderr, all starts together."""
+        """Return the output on stdout and stderr since the first start."""
         log = self.directory / "output.log"
         return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
     def error(self, problem: str) -> ServerError:
-        """Return an error that shows the end of the server's output."""
+        """Return an error that includes the end of the server's output."""
         tail = "\n".join(self.output().splitlines()[-30:]) or "(nothing)"
         return ServerError(f"{self} {problem}. Its output ends with:\n{tail}")
 
     def wait(self, timeout: float = 10.0) -> int:
-        """Wait until the process has ended and return its return code, which is -N after signal N."""
+        """Wait until the process has ended, and return its return code, which is -N after signal N."""
         try:
             returncode = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -152,19 +168,19 @@ class ChildServer:
         return returncode
 
     def kill(self) -> None:
-        """End the process and its children by SIGKILL, frozen or not, and wait until it has ended."""
+        """Kill the process and its children, frozen or not, and wait until the process has ended."""
         if self._group is None:
             return
-        # On macOS a group of which only a zombie is left answers EPERM.
+        # On macOS, the result is EPERM if only a zombie is left in the group.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._group, signal.SIGKILL)
         self.process.wait(10.0)
         self._forget_group()
 
     def close(self) -> None:
-        """End the process and give back the port and the directory; the server cannot be started again."""
+        """Kill the process, and release the port and the directory. The server cannot be started again."""
         self.kill()
-        if self._held is not None:  # pragma: no branch (macOS goes the other way)
+        if self._held is not None:  # pragma: no branch (macOS takes the other branch)
             self._held.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         atexit.unregister(self.close)
@@ -211,24 +227,25 @@ class ChildServer:
                 start_new_session=True,
             )
         self._group = self.pid
-        _guardian().tell(f"+{self._group}")
+        _started.add(self)
+        _watchdog().send(f"+{self._group}")
 
-    def _wait_until(self, serves: Callable[[], bool], timeout: float) -> None:
-        """Wait until the process serves; otherwise end it and raise an error that shows its output."""
+    def _wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
+        """Wait until the process is ready. Otherwise kill it and raise an error that includes its output."""
 
         def state() -> str:
             if not self.running:
                 return f"ended with code {self.process.returncode} at its start"
-            return "serves" if serves() else ""
+            return "ready" if ready() else ""
 
         result = poll(state, timeout) or f"did not serve within {timeout} s"
-        if result != "serves":
+        if result != "ready":
             error = self.error(result)
             self.kill()
             raise error
 
     def _forget_empty_group(self) -> None:
-        # Called as soon as the process is known to have ended: its id can be given to another one later.
+        # Must run as soon as the process has ended, because its id can be reused later.
         if self._group is not None:
             try:
                 os.killpg(self._group, 0)
@@ -236,5 +253,6 @@ class ChildServer:
                 self._forget_group()
 
     def _forget_group(self) -> None:
-        _guardian().tell(f"-{self._group}")
+        _watchdog().send(f"-{self._group}")
         self._group = None
+        _started.discard(self)

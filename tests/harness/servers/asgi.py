@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from tests.servers import HOST, ChildServer, poll
+from tests.harness.servers import HOST, ChildServer, poll
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
 class Exited(NamedTuple):
-    """How a server ended."""
+    """The result of a server that has ended."""
 
     returncode: int
     output: str
@@ -26,18 +26,18 @@ class Exited(NamedTuple):
 
 
 class AppServer(ChildServer):
-    """A command that serves an application; `with` starts it, waits until it answers, and always ends it.
+    """A command that serves an application. `with` starts it, waits until it responds, and always ends it.
 
-    The command runs in a directory of its own, where the application is `main.py`; `files` takes more files
-    before the start.
+    The command runs in a separate directory, where the application is `main.py`. More files can be added to
+    `files` before the start.
 
     Args:
-        command: The command; `{port}` and `{directory}` are replaced in its words.
+        command: The command. `{port}` and `{directory}` are replaced in its words.
         app: The application, as source text or as the path of a file.
-        env: Environment variables to add, with the same replacements.
-        ready_path: What is asked for over HTTP until there is an answer, of any status; `None` waits for
-            nothing, for use with `wait_output()`.
-        timeout: How long the start may take, in seconds.
+        env: Additional environment variables, with the same replacements.
+        ready_path: The path that is requested until there is a response with any status. With `None`,
+            `start()` does not wait; use `wait_output()`.
+        timeout: The timeout of the start, in seconds.
     """
 
     def __init__(
@@ -70,23 +70,23 @@ class AppServer(ChildServer):
         ready_path: str | None = "/",
         timeout: float = 20.0,
     ) -> Self:
-        """Return a server that runs uvicorn, with more arguments for it."""
+        """Return a server that runs uvicorn with additional arguments."""
         command = [sys.executable, "-m", "uvicorn", target, "--host", HOST, "--port", "{port}", *args]
         return cls(command, app=app, env=env, ready_path=ready_path, timeout=timeout)
 
     @property
     def url(self) -> str:
-        """The address, without a slash at its end."""
+        """The URL, without a trailing slash."""
         return f"http://{HOST}:{self.port}"
 
     def start(self) -> None:
-        """Start the command and wait until it answers."""
+        """Start the command and wait until it responds."""
         self._spawn(self.command, files=self.files, env=self.env)
         if (path := self.ready_path) is not None:
-            self._wait_until(lambda: self._answers(path), self.timeout)
+            self._wait_until(lambda: self._responds(path), self.timeout)
 
     def run_to_exit(self, timeout: float = 20.0) -> Exited:
-        """Start the command, which must end by itself, and return how it ended; then close."""
+        """Start the command, wait until it ends by itself, close the server and return the result."""
         with contextlib.closing(self):
             started = time.monotonic()
             self._spawn(self.command, files=self.files, env=self.env)
@@ -98,14 +98,14 @@ class AppServer(ChildServer):
         self.process.terminate()
 
     def interrupt(self, *, group: bool = False) -> None:
-        """Send SIGINT to the process, or to its children too, as Ctrl-C in a terminal does."""
+        """Send SIGINT to the process, or to its whole process group, like Ctrl-C in a terminal."""
         if group:
             os.killpg(self.pid, signal.SIGINT)
         else:
             self.process.send_signal(signal.SIGINT)
 
     def wait_output(self, text: str, timeout: float = 10.0) -> None:
-        """Wait until the output has the text."""
+        """Wait until the output contains the text."""
         poll(lambda: text in self.output() or not self.running, timeout)
         if text not in self.output():
             how = f"did not write {text!r} within {timeout} s" if self.running else f"ended without {text!r}"
@@ -114,7 +114,7 @@ class AppServer(ChildServer):
     def _fill(self, text: str) -> str:
         return text.replace("{port}", str(self.port)).replace("{directory}", str(self.directory))
 
-    def _answers(self, path: str) -> bool:
+    def _responds(self, path: str) -> bool:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=1.0)
         try:
             connection.request("GET", path, headers={"Connection": "close"})

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes an application in its own process."""
+"""A Prometheus server that scrapes an application."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tests.servers import HOST, ChildServer
+from tests.harness.servers import HOST, ChildServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,11 +19,11 @@ MISSING = (
     if shutil.which("prometheus") and shutil.which("promtool")
     else "There is no prometheus on PATH: install the operating system's package of that name."
 )
-"""Why it cannot be started on this machine."""
+"""Why Prometheus cannot be started on this machine, or None if it can."""
 
 
 def promtool(*arguments: str | Path, text: str = "") -> str:
-    """Run promtool with this input and return what it says; it must find nothing wrong."""
+    """Run promtool with this input, check that it succeeds, and return its output."""
     done = subprocess.run(
         ["promtool", *arguments],
         input=text,
@@ -38,7 +38,7 @@ def promtool(*arguments: str | Path, text: str = "") -> str:
 
 
 class PrometheusServer(ChildServer):
-    """A Prometheus that scrapes one target each second.
+    """A Prometheus that scrapes one target every second.
 
     Args:
         port: The port of the target, on this machine.
@@ -61,7 +61,7 @@ class PrometheusServer(ChildServer):
         }
 
     def start(self) -> None:
-        """Start Prometheus and wait until it answers queries."""
+        """Start Prometheus and wait until it responds to queries."""
         command = [
             "prometheus",
             "--config.file=prometheus.yml",
@@ -73,12 +73,12 @@ class PrometheusServer(ChildServer):
         self._wait_until(self._ready, 30.0)
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Return the labels and the value of each series that an expression in PromQL has now."""
+        """Return the labels and the current value of each series of a PromQL expression."""
         result = self._get(f"/api/v1/query?query={quote(expression)}")["data"]["result"]
         return [(each["metric"], float(each["value"][1])) for each in result]
 
     def target(self) -> dict[str, Any]:
-        """Return what it says of its target."""
+        """Return the status of the target."""
         [target] = self._get("/api/v1/targets")["data"]["activeTargets"]
         return dict(target)
 

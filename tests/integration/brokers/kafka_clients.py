@@ -1,4 +1,4 @@
-"""What the tests of both Kafka clients need: they differ in a few names only."""
+"""Shared by the tests of both Kafka clients, which differ only in a few names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from faststream_adapters import BrokerLifespan
-from faststream_adapters.supervision import BrokerRun, run_of
+from faststream_adapters._lifecycle.managed import ManagedBroker, managed_broker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,13 +16,13 @@ TOPIC = "jobs"
 
 
 class Service:
-    """A consumer of numbers.
+    """A broker with one subscriber that records the numbers it handles.
 
     Args:
         client: `kafka` or `confluent`.
         url: The server's address.
-        subscriber: Options of the subscriber; without them it belongs to no group, and need not wait for one.
-        handler: What is called with each number, before it counts as handled.
+        subscriber: Options of the subscriber. By default it has a fixed partition and no group to join.
+        handler: Called with each number before the number is recorded as handled.
         lifespan: Options of the lifespan.
         broker: Options of the broker.
     """
@@ -43,6 +43,8 @@ class Service:
         self.handler = handler
         if subscriber is None:
             subscriber = {"partitions": [module.TopicPartition(TOPIC, 0)]}
+        # The server creates topics with four partitions.
+        self.partition = 0 if "partitions" in subscriber else None
         options = {"auto_offset_reset": "earliest", **subscriber}
         topics = () if {"partitions", "pattern"} & options.keys() else (TOPIC,)
         handle = self.handle_batch if options.get("batch") else self.handle
@@ -51,8 +53,8 @@ class Service:
         self.lifespan = BrokerLifespan(self.broker, **(lifespan or {}))
 
     @property
-    def run(self) -> BrokerRun:
-        return run_of(self.broker)
+    def managed(self) -> ManagedBroker:
+        return managed_broker(self.broker)
 
     async def handle(self, number: int) -> None:
         if self.handler is not None:
@@ -64,10 +66,10 @@ class Service:
 
     async def publish(self, *numbers: int) -> None:
         for number in numbers:
-            await self.broker.publish(number, TOPIC)
+            await self.broker.publish(number, TOPIC, partition=self.partition)
 
-    async def works(self, number: int, seconds: float = 20.0) -> None:
-        """Wait until a number that is published, if need be again and again, is handled."""
+    async def publish_until_handled(self, number: int, seconds: float = 20.0) -> None:
+        """Publish a number, repeatedly if necessary, until the subscriber has handled it."""
         async with asyncio.timeout(seconds):
             while number not in self.handled:
                 await self.publish(number)

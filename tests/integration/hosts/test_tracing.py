@@ -1,4 +1,4 @@
-"""One trace from an HTTP request through the broker to the subscribers, by the instrumentation of others."""
+"""OpenTelemetry: one trace from an HTTP request through the broker to the subscribers."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from faststream_adapters import (
     HttpHandler,
     get,
 )
-from tests.hosts import HOSTS, Own, serving
-from tests.kits import KITS
-from tests.kits.shared import shared_server
-from tests.support import eventually
+from tests.harness.brokers import HARNESSES
+from tests.harness.brokers.shared import shared_server
+from tests.harness.hosts import HOSTS, HostApp, serving
+from tests.harness.waiting import eventually
 
 if TYPE_CHECKING:
     from faststream.asgi.types import ASGIApp
 
-    from tests.hosts import Host
-    from tests.kits import Kit
-    from tests.servers.nats import NatsServer
+    from tests.harness.brokers import BrokerHarness
+    from tests.harness.hosts import Host
+    from tests.harness.servers.nats import NatsServer
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PROBES: dict[str, Any] = {
@@ -52,15 +52,15 @@ def context_of(span: ReadableSpan) -> SpanContext:
 
 
 class Traces:
-    """Where all spans go."""
+    """Collects spans in memory."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
 
-    def of(self, app: ASGIApp) -> ASGIApp:
-        """Return an application with the instrumentation for ASGI around it."""
+    def instrument(self, app: ASGIApp) -> ASGIApp:
+        """Wrap an application in OpenTelemetry's ASGI middleware."""
         traced: ASGIApp = OpenTelemetryMiddleware(
             app,
             tracer_provider=self.provider,
@@ -69,22 +69,22 @@ class Traces:
         )
         return traced
 
-    def forget(self) -> None:
-        """Begin anew."""
+    def clear(self) -> None:
+        """Discard the collected spans."""
         self._exporter.clear()
 
-    async def spans(self, *last: str) -> dict[str, ReadableSpan]:
-        """Return the spans by name, each of another one, once those have ended whose names end so."""
+    async def spans(self, *suffixes: str) -> dict[str, ReadableSpan]:
+        """Wait for spans whose names have these suffixes, and return all spans by their unique name."""
 
-        def named() -> dict[str, ReadableSpan]:
+        def by_name() -> dict[str, ReadableSpan]:
             return {span.name: span for span in self._exporter.get_finished_spans()}
 
-        await eventually(lambda: all(any(name.endswith(end) for name in named()) for end in last), 5.0)
-        assert len(named()) == len(self._exporter.get_finished_spans())
-        return named()
+        await eventually(lambda: all(any(name.endswith(end) for name in by_name()) for end in suffixes), 5.0)
+        assert len(by_name()) == len(self._exporter.get_finished_spans())
+        return by_name()
 
     async def parents(self, last: str) -> dict[str, str]:
-        """Return each span's parent, all in one trace; the outermost has none."""
+        """Return the name of each span's parent, or "" for the root, and check that all are in one trace."""
         spans = await self.spans(last, "GET /hello")
         assert len({context_of(span).trace_id for span in spans.values()}) == 1
         by_id = {context_of(span).span_id: name for name, span in spans.items()}
@@ -92,7 +92,7 @@ class Traces:
 
 
 class Service:
-    """Two subscribers, one after the other."""
+    """Two subscribers, the first of which publishes to the second."""
 
     def __init__(self, url: str) -> None:
         self.traces = Traces()
@@ -107,7 +107,7 @@ class Service:
             return f"{item} ordered"
 
         @self.broker.subscriber(self.done)
-        async def tell(result: str) -> None:
+        async def receive(result: str) -> None:
             pass
 
     async def place(self) -> str:
@@ -115,17 +115,17 @@ class Service:
         return "placed"
 
     @property
-    def own(self) -> Own:
-        """A host application whose route publishes."""
-        return Own(hello=self.place)
+    def host_app(self) -> HostApp:
+        """The routes of the host application: one that publishes."""
+        return HostApp(hello=self.place)
 
     @property
     def last(self) -> str:
-        """The span that ends last."""
+        """The name of the span that ends last."""
         return f"{self.done} process"
 
     async def check(self) -> None:
-        """See that everything is in one trace, in the right order."""
+        """Check that all spans are in one trace with the expected parents."""
         created = f"{self.subject} create"
         assert await self.traces.parents(self.last) == {
             "GET /hello": "",
@@ -133,23 +133,23 @@ class Service:
             f"{self.subject} publish": created,
             f"{self.subject} process": created,
             f"{self.done} publish": f"{self.subject} process",
-            # FastStream gives what comes of a message the message's own parent.
+            # FastStream gives a reply the parent of the message that it replies to.
             self.last: created,
         }
 
 
 @pytest.fixture
 def service(shared_nats: NatsServer) -> Service:
-    """Return a service on the server of this worker."""
+    """Return a service on the shared NATS server."""
     return Service(shared_nats.url)
 
 
 @pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 async def test_a_request_and_its_messages_are_one_trace(host: Host, service: Service) -> None:
-    app = host.build(service.broker, own=service.own, **PROBES)
-    async with serving(service.traces.of(app)) as served:
+    app = host.build(service.broker, host_app=service.host_app, **PROBES)
+    async with serving(service.traces.instrument(app)) as served:
         for path in PROBES.values():
-            assert await served.status(path) == 204
+            assert await served.status(path) == (204 if path == "/ping" else 200)
         assert await served.text("/hello") == "placed"
         await service.check()
     spans = await service.traces.spans(service.last)
@@ -159,17 +159,21 @@ async def test_a_request_and_its_messages_are_one_trace(host: Host, service: Ser
 
 
 @pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
-async def test_so_they_are_with_ours_around_the_instrumentation(host: Host, service: Service) -> None:
-    app = FastStreamMiddleware(service.traces.of(host.plain(service.own)), service.broker, **PROBES)
+async def test_a_request_and_its_messages_are_one_trace_inside_the_middleware(
+    host: Host, service: Service
+) -> None:
+    app = FastStreamMiddleware(
+        service.traces.instrument(host.plain(service.host_app)), service.broker, **PROBES
+    )
     async with serving(app) as served:
         for path in PROBES.values():
-            assert await served.status(path) == 204
+            assert await served.status(path) == (204 if path == "/ping" else 200)
         assert await served.text("/hello") == "placed"
         await service.check()
 
 
-async def test_the_trace_of_the_caller_goes_on(service: Service) -> None:
-    app = service.traces.of(HOSTS["fastapi"].build(service.broker, own=service.own))
+async def test_the_trace_of_the_caller_continues(service: Service) -> None:
+    app = service.traces.instrument(HOSTS["fastapi"].build(service.broker, host_app=service.host_app))
     async with serving(app) as served:
         assert await served.status("/hello", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"}) == 200
         spans = await service.traces.spans(service.last)
@@ -196,44 +200,44 @@ def _trace_id() -> int:
 @pytest.mark.parametrize(
     "handler", [_in_a_thread, _without_injection], ids=["in a thread", "called directly"]
 )
-async def test_a_handler_of_the_users_own_is_in_the_trace(handler: HttpHandler, service: Service) -> None:
+async def test_an_http_handler_is_in_the_trace(handler: HttpHandler, service: Service) -> None:
     app = AsgiFastStream(service.broker, asgi_routes=[("/handler", handler)])
-    app.context.set_global("tracer", service.traces.provider.get_tracer("the user's own"))
-    async with serving(service.traces.of(app)) as served:
-        answer = await served.http.get("/handler", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
-    assert answer.text == TRACE
+    app.context.set_global("tracer", service.traces.provider.get_tracer("application"))
+    async with serving(service.traces.instrument(app)) as served:
+        response = await served.http.get("/handler", headers={"traceparent": f"00-{TRACE}-{PARENT}-01"})
+    assert response.text == TRACE
 
 
-async def test_a_message_without_a_trace_begins_one(service: Service) -> None:
-    """It does not join that of a request or of a probe which happens to be under way."""
-    app = service.traces.of(
-        HOSTS["fastapi"].build(service.broker, own=service.own, readiness_path="/not-excluded")
+async def test_a_message_without_a_trace_starts_one(service: Service) -> None:
+    """It does not join the trace of another operation that is active at the same time."""
+    app = service.traces.instrument(
+        HOSTS["fastapi"].build(service.broker, host_app=service.host_app, readiness_path="/not-excluded")
     )
     async with serving(app) as served:
-        assert await served.status("/not-excluded") == 204
-        with service.traces.provider.get_tracer("the user's own").start_as_current_span("other work"):
+        assert await served.status("/not-excluded") == 200
+        with service.traces.provider.get_tracer("application").start_as_current_span("other work"):
             await service.broker.connection.publish(service.subject, b"milk")
         spans = await service.traces.spans(service.last)
     traces = {name: context_of(span).trace_id for name, span in spans.items()}
-    of_the_message = {
+    message_spans = {
         name for name, trace_id in traces.items() if trace_id == traces[f"{service.subject} create"]
     }
     assert spans[f"{service.subject} create"].parent is None
-    assert set(traces) - of_the_message == {"GET /not-excluded", "other work"}
+    assert set(traces) - message_spans == {"GET /not-excluded", "other work"}
 
 
 @pytest.mark.parametrize(
-    "kit",
+    "harness",
     [
-        pytest.param(kit, id=name, marks=[] if name == "redis" else pytest.mark.full)
-        for name, kit in KITS.items()
+        pytest.param(harness, id=name, marks=[] if name == "redis" else pytest.mark.full)
+        for name, harness in HARNESSES.items()
     ],
 )
-async def test_so_it_is_with_every_kind_of_broker(kit: Kit) -> None:
+async def test_every_kind_of_broker_continues_the_trace_of_the_request(harness: BrokerHarness) -> None:
     traces = Traces()
-    telemetry = import_module(f"faststream.{kit.name}.opentelemetry")
+    telemetry = import_module(f"faststream.{harness.name}.opentelemetry")
     [name] = telemetry.__all__
-    broker = kit.broker(shared_server(kit).url)
+    broker = harness.broker(shared_server(harness).url)
     broker.add_middleware(getattr(telemetry, name)(tracer_provider=traces.provider))
     channel = f"traced-{uuid.uuid4().hex}"
 
@@ -241,20 +245,20 @@ async def test_so_it_is_with_every_kind_of_broker(kit: Kit) -> None:
         pass
 
     async def publish() -> str:
-        await kit.publish(broker, 7, channel)
+        await harness.publish(broker, 7, channel)
         return "published"
 
-    kit.subscribe(broker, channel, handle)
+    harness.subscribe(broker, channel, handle)
     parents: dict[str, str] = {}
-    app = traces.of(HOSTS["fastapi"].build(broker, own=Own(hello=publish)))
+    app = traces.instrument(HOSTS["fastapi"].build(broker, host_app=HostApp(hello=publish)))
     async with serving(app) as served, asyncio.timeout(60.0):
-        # One that reads a log from its end, as with Kafka, may not have found the end at the first try.
+        # A Kafka consumer that starts at the end of its topic may miss the first messages.
         while not parents:
-            traces.forget()
+            traces.clear()
             assert await served.text("/hello") == "published"
             with suppress(TimeoutError):
                 parents = await traces.parents(f"{channel} process")
-    # RabbitMQ's have the exchange in their names too.
+    # The span names of RabbitMQ contain the exchange too.
     created = next(name for name in parents if name.endswith(f"{channel} create"))
     prefix = created.removesuffix("create")
     assert parents == {

@@ -1,4 +1,4 @@
-"""The commands, and what each is known to do: tests hold the servers to it, the documentation shows it."""
+"""The server commands and their behaviour, which the tests check and the documentation lists."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import shlex
 import sys
 from typing import NamedTuple
 
-from tests.servers import HOST
+from tests.harness.servers import HOST
 
 WORKERS = 4
 
 
 class Row(NamedTuple):
-    """A server with one process, or with several workers."""
+    """A server command, with one process or with several workers."""
 
     server: str
     command: str
-    """What a person types."""
+    """The command as the documentation shows it."""
 
     listen: str
-    """What the tests add, to have a port of their own."""
+    """The arguments that the tests add to select the port."""
 
     sigterm: int
     """The return code after SIGTERM; -N is death by signal N."""
@@ -28,15 +28,18 @@ class Row(NamedTuple):
     """The return code after Ctrl-C."""
 
     failed: tuple[int, ...]
-    """The return codes that are seen after a start that failed; none where it is tried again for ever."""
+    """The possible return codes after a failed start; empty if the server restarts its workers forever."""
 
     drains: bool
     """Whether new requests are answered during `drain_delay`."""
 
+    observes: bool = True
+    """Whether the process with the application gets the signal, so that draining begins with it."""
+
     workers: int = 1
 
     def words(self, *more: str) -> list[str]:
-        """Return the command with more arguments, at the port that is put in for `{port}`."""
+        """Return the words of the command; `{port}` is a placeholder for the port."""
         program, *words = shlex.split(self.command)
         return [sys.executable, "-m", program, *words, *shlex.split(self.listen), *more]
 
@@ -58,18 +61,18 @@ _SINGLE = [
     ),
     Row("gunicorn with its own worker", "gunicorn -k asgi main:app", _BIND, 0, 0, (3,), drains=False),
     Row("granian", "granian --interface asgi main:app", _PORT, 0, 0, (1,), drains=False),
-    Row("hypercorn", "hypercorn main:app", _BIND, 0, 0, (0,), drains=False),
+    Row("hypercorn", "hypercorn main:app", _BIND, 0, 0, (0,), drains=False, observes=False),
 ]
 
-_DIFFERENT = {
-    # FastStream's supervisor starts a worker again whatever it died of.
+_WITH_WORKERS = {
+    # FastStream's supervisor restarts a worker whatever its return code.
     "`faststream run`": {"sigterm": 0, "interrupted": 0, "failed": ()},
     "uvicorn": {"sigterm": 0, "failed": (0,)},
-    # A second worker that fails while it stops the others is too much for it.
+    # The code is 1 if a second worker fails while gunicorn stops the others.
     "gunicorn with uvicorn's worker": {"failed": (3, 1)},
     "gunicorn with its own worker": {"failed": (3, 1)},
 }
-"""What is not the same with several workers."""
+"""The columns that differ with several workers."""
 
 ROWS = [
     row
@@ -79,14 +82,14 @@ ROWS = [
         single._replace(
             command=f"{single.command} --workers {WORKERS}",
             workers=WORKERS,
-            **_DIFFERENT.get(single.server, {}),  # type: ignore[arg-type]  # the names and types are those above
+            **_WITH_WORKERS.get(single.server, {}),  # type: ignore[arg-type]  # the names and types are those above
         ),
     )
 ]
 
 
 def commands_table() -> list[str]:
-    """Return the lines of the table of commands."""
+    """Return the lines of the documentation's table of commands."""
     return [
         "| Server | One process | Four workers |",
         "| --- | --- | --- |",
@@ -98,10 +101,13 @@ def commands_table() -> list[str]:
 
 
 def behaviour_table() -> list[str]:
-    """Return the lines of the table of what the servers do."""
+    """Return the lines of the documentation's table of behaviour."""
     return [
-        "| Server | Code after SIGTERM | After Ctrl-C | After a failed start | Serves during `drain_delay` |",
-        "| --- | --- | --- | --- | --- |",
+        (
+            "| Server | Code after SIGTERM | After Ctrl-C | After a failed start "
+            "| Drains at the signal | Serves during `drain_delay` |"
+        ),
+        "| --- | --- | --- | --- | --- | --- |",
         *map(_behaviour, ROWS),
     ]
 
@@ -110,9 +116,13 @@ def _behaviour(row: Row) -> str:
     server = row.server if row.workers == 1 else f"{row.server}, workers"
     failed = " or ".join(map(_code, row.failed)) or "none: it tries again for ever"
     codes = f"{_code(row.sigterm)} | {_code(row.interrupted)} | {failed}"
-    return f"| {server} | {codes} | {'yes' if row.drains else 'no'} |"
+    return f"| {server} | {codes} | {_yes(row.observes)} | {_yes(row.drains)} |"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _code(code: int) -> str:
-    # A shell and Kubernetes show death by a signal like this.
+    # A shell and Kubernetes report death by signal N as 128 + N.
     return str(code) if code >= 0 else str(128 - code)

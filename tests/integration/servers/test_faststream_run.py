@@ -1,4 +1,4 @@
-"""`faststream run` and its sisters: what each option does, and what is said when one cannot work."""
+"""The commands of FastStream's CLI: the effect of each option, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import nats as nats_py
 import pytest
 from nats.aio.msg import Msg
 
-from tests.servers import HOST, poll
-from tests.servers.asgi import AppServer
-from tests.servers.matrix.test_matrix import PATIENCE, group_has_ended, status_of
-from tests.support import eventually
+from tests.harness.servers import HOST, poll
+from tests.harness.servers.asgi import AppServer
+from tests.harness.waiting import eventually
+from tests.integration.servers.processes import PATIENCE, group_has_ended, status_of
 
 if TYPE_CHECKING:
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -47,13 +47,13 @@ def create() -> AsgiFastStream:
     app = AsgiFastStream(broker, asgi_routes=[("/answer", answer)], readiness_path="/ready")
 
     @app.on_startup
-    async def tell(env: str = "none", number: int = 0, worker_id: int | None = None) -> None:
+    async def report(env: str = "none", number: int = 0, worker_id: int | None = None) -> None:
         loop = type(asyncio.get_running_loop()).__name__
         os.write(1, f"env={env!r} number={number!r} worker={worker_id!r} loop={loop}\\n".encode())
 
     @app.after_shutdown
     def stopped() -> None:
-        os.write(1, b"stopped in good order\\n")
+        os.write(1, b"stopped gracefully\\n")
 
     return app
 
@@ -78,11 +78,11 @@ def at_port(*words: str) -> list[str]:
     return ["main:app", "--host", HOST, "--port", "{port}", *words]
 
 
-def ends(server: AppServer, code: int = -signal.SIGTERM, workers: int = 1) -> None:
-    """Check that SIGTERM ends everything in good order."""
+def assert_graceful_stop(server: AppServer, code: int = -signal.SIGTERM, workers: int = 1) -> None:
+    """Send SIGTERM and check the return code, the shutdown of each worker and that no process is left."""
     server.terminate()
     assert server.wait(PATIENCE) == code
-    assert server.output().count("stopped in good order") == workers
+    assert server.output().count("stopped gracefully") == workers
     assert poll(lambda: group_has_ended(server.pid), PATIENCE)
 
 
@@ -94,30 +94,30 @@ def test_options_reach_the_hooks_with_their_types(shared_nats: NatsServer) -> No
         assert "env='test' number=5 worker=None" in server.output()
         assert "has no effect" not in server.output()
         assert f"Serving on {server.url}" in server.output()
-        ends(server)
+        assert_graceful_stop(server)
 
 
 @pytest.mark.full
-def test_workers_have_numbers(shared_nats: NatsServer) -> None:
+def test_each_worker_has_an_id(shared_nats: NatsServer) -> None:
     with faststream(shared_nats, *at_port("--workers", "3", "--env", "test")) as server:
         lines = {f"env='test' number=0 worker={number}" for number in range(3)}
         assert poll(lambda: all(line in server.output() for line in lines), PATIENCE)
         assert poll(lambda: server.output().count("Serving on") == 3, PATIENCE)
-        ends(server, 0, workers=3)
+        assert_graceful_stop(server, 0, workers=3)
 
 
 @pytest.mark.full
-def test_reload(shared_nats: NatsServer) -> None:
+def test_reload_restarts_the_app_after_an_edit(shared_nats: NatsServer) -> None:
     with faststream(shared_nats, *at_port("--reload")) as server:
         assert status_of(server, "/edited") == 404
         code = APP.replace('"/answer"', '"/edited"')
 
-        def noticed() -> bool:
-            # Once more if need be: nobody says when the watcher has begun to watch.
+        def edit_is_detected() -> bool:
+            # Repeatedly, because nothing reports when the watcher has started.
             (server.directory / "main.py").write_text(code, encoding="utf-8")
             return poll(lambda: "detected file change in 'main.py'" in server.output(), 2.0)
 
-        assert poll(noticed, PATIENCE)
+        assert poll(edit_is_detected, PATIENCE)
         assert poll(lambda: status_of(server, "/edited") == 200, PATIENCE)
         server.terminate()
         assert server.wait(PATIENCE) == 0
@@ -125,32 +125,41 @@ def test_reload(shared_nats: NatsServer) -> None:
 
 
 @pytest.mark.full
-def test_factory_and_loop(shared_nats: NatsServer) -> None:
-    words = ["main:create", "--factory", "--host", HOST, "--port", "{port}", "--loop", "main:OwnLoop"]
-    app = f"{APP}\n\nclass OwnLoop(asyncio.SelectorEventLoop):\n    pass\n"
+def test_factory_and_loop_options(shared_nats: NatsServer) -> None:
+    words = ["main:create", "--factory", "--host", HOST, "--port", "{port}", "--loop", "main:CustomLoop"]
+    app = f"{APP}\n\nclass CustomLoop(asyncio.SelectorEventLoop):\n    pass\n"
     with faststream(shared_nats, *words, app=app) as server:
-        assert "loop=OwnLoop" in server.output()
-        ends(server)
+        assert "loop=CustomLoop" in server.output()
+        assert_graceful_stop(server)
 
 
 @pytest.mark.full
-def test_log_level(shared_nats: NatsServer) -> None:
+def test_log_level_applies_to_the_server_and_the_app(shared_nats: NatsServer) -> None:
     with faststream(shared_nats, *at_port("--log-level", "error")) as server:
         assert httpx.get(f"{server.url}/answer").status_code == 200
-        ends(server)
+        assert_graceful_stop(server)
         assert "INFO" not in server.output()
 
 
+def test_an_application_without_a_logger_logs_nothing(shared_nats: NatsServer) -> None:
+    app = APP.replace('readiness_path="/ready"', 'readiness_path="/ready", logger=None')
+    with faststream(shared_nats, *at_port("--rot-path", "/svc"), app=app) as server:
+        assert_graceful_stop(server)
+        output = server.output()
+    assert "Started server process" in output
+    assert not re.search("Brokers:|Serving on|has no effect", output)
+
+
 @pytest.mark.full
-def test_log_config(shared_nats: NatsServer) -> None:
+def test_log_config_replaces_the_logging_of_uvicorn(shared_nats: NatsServer) -> None:
     config = {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"own": {"format": "own {levelname} {message}", "style": "{"}},
-        "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own"}},
+        "formatters": {"custom": {"format": "custom {levelname} {message}", "style": "{"}},
+        "handlers": {"custom": {"class": "logging.StreamHandler", "formatter": "custom"}},
         "loggers": {
-            "uvicorn.error": {"handlers": ["own"], "level": "WARNING"},
-            "uvicorn.access": {"handlers": ["own"], "level": "INFO"},
+            "uvicorn.error": {"handlers": ["custom"], "level": "WARNING"},
+            "uvicorn.access": {"handlers": ["custom"], "level": "INFO"},
         },
     }
     server = faststream(shared_nats, *at_port("--log-config", "logging.json"))
@@ -158,25 +167,25 @@ def test_log_config(shared_nats: NatsServer) -> None:
     with server:
         httpx.get(f"{server.url}/answer")
         server.wait_output('"GET /answer HTTP/1.1" 200')
-        assert re.search(r'^own INFO .*"GET /answer HTTP/1.1" 200$', server.output(), re.MULTILINE)
+        assert re.search(r'^custom INFO .*"GET /answer HTTP/1.1" 200$', server.output(), re.MULTILINE)
         assert "Started server process" not in server.output()
-        ends(server)
+        assert_graceful_stop(server)
 
 
 @pytest.mark.full
-def test_an_option_that_nobody_takes_is_named(shared_nats: NatsServer) -> None:
+def test_options_without_effect_are_logged(shared_nats: NatsServer) -> None:
     with faststream(shared_nats, *at_port("--rot-path", "/svc", "--reload-dir", "src")) as server:
         output = server.output()
         assert "--rot-path has no effect: neither uvicorn nor" in output
         assert "Did you mean --root-path?" in output
         assert "--reload-dir has no effect: it is an option of the uvicorn command." in output
-        ends(server)
+        assert_graceful_stop(server)
 
 
-# --- where it listens ---
+# --- addresses ---
 
 
-def answer_at(host: str, port: int) -> str:
+def get_answer(host: str, port: int) -> str:
     return httpx.get(f"http://{host}:{port}/answer").text
 
 
@@ -189,20 +198,20 @@ def answer_at(host: str, port: int) -> str:
     ],
     ids=["one", "two", "all"],
 )
-def test_bind(shared_nats: NatsServer, binds: list[str], hosts: list[str]) -> None:
+def test_bind_listens_on_each_address(shared_nats: NatsServer, binds: list[str], hosts: list[str]) -> None:
     with faststream(shared_nats, "main:app", "--bind", *binds) as server:
-        assert [answer_at(host, server.port) for host in hosts] == ["the answer"] * len(hosts)
-        ends(server)
+        assert [get_answer(host, server.port) for host in hosts] == ["the answer"] * len(hosts)
+        assert_graceful_stop(server)
 
 
 @pytest.mark.full
-def test_bind_given_twice_and_shared_by_workers(shared_nats: NatsServer) -> None:
+def test_workers_share_the_addresses_of_a_repeated_bind(shared_nats: NatsServer) -> None:
     words = ["main:app", "--bind", f"{HOST}:{{port}}", "--bind", "[::1]:{port}", "--workers", "2"]
     with faststream(shared_nats, *words) as server:
         assert poll(lambda: server.output().count("Serving on") == 4, PATIENCE)
         for host in (HOST, "[::1]"):
-            assert answer_at(host, server.port) == "the answer"
-        ends(server, 0, workers=2)
+            assert get_answer(host, server.port) == "the answer"
+        assert_graceful_stop(server, 0, workers=2)
 
 
 @pytest.mark.parametrize(
@@ -212,17 +221,17 @@ def test_bind_given_twice_and_shared_by_workers(shared_nats: NatsServer) -> None
         pytest.param("--uds {directory}/app.sock", marks=pytest.mark.full),
     ],
 )
-def test_unix_socket(shared_nats: NatsServer, option: str) -> None:
+def test_unix_socket_is_served_and_removed(shared_nats: NatsServer, option: str) -> None:
     with faststream(shared_nats, "main:app", *option.split(), ready_path=None) as server:
         path = server.directory / "app.sock"
         server.wait_output(f"Serving on unix:{path}", PATIENCE)
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://app") as http:
             assert http.get("/answer").text == "the answer"
-        ends(server)
+        assert_graceful_stop(server)
         assert not path.exists()
 
 
-FROM_PARENT = """
+PARENT_PROCESS = """
 import os, socket, sys
 port, number = map(int, sys.argv[1:3])
 listener = socket.create_server(("127.0.0.1", port))
@@ -230,29 +239,29 @@ os.dup2(listener.fileno(), number)
 os.set_inheritable(number, True)
 os.execv(sys.executable, [sys.executable, "-m", "faststream", "run", "main:app", *sys.argv[3:]])
 """
-"""Does what systemd does: it opens the socket, and becomes the server."""
+"""Opens the socket and replaces itself by the server, as systemd does."""
 
 
 @pytest.mark.parametrize("option", ["--bind fd://9", pytest.param("--fd 9", marks=pytest.mark.full)])
-def test_socket_of_the_parent(shared_nats: NatsServer, option: str) -> None:
+def test_a_socket_inherited_from_the_parent_is_served(shared_nats: NatsServer, option: str) -> None:
     server = faststream(shared_nats)
-    server.command = [sys.executable, "-c", FROM_PARENT, str(server.port), "9", *option.split()]
+    server.command = [sys.executable, "-c", PARENT_PROCESS, str(server.port), "9", *option.split()]
     with server:
-        assert answer_at(HOST, server.port) == "the answer"
-        ends(server)
+        assert get_answer(HOST, server.port) == "the answer"
+        assert_graceful_stop(server)
 
 
-# --- what cannot work ---
+# --- errors ---
 
 
-CANNOT_WORK = {
-    "main:app --bind nowhere": "Error: 'nowhere' does not say where to listen",
+ERRORS = {
+    "main:app --bind nowhere": "Error: 'nowhere' is not an address to listen on",
     "main:app --bind fd://77": "Error: Cannot listen on fd://77: Bad file descriptor.",
     "main:app --bind unix:/no/app.sock": "Error: Cannot listen on unix:/no/app.sock: No such",
-    "main:app --bind :80 --port 80": "Error: --bind, --port all say where to listen: give one of them.",
+    "main:app --bind :80 --port 80": "Error: --bind, --port all set the address to listen on: use one.",
     "main:app --limit-concurrency x": "Error: --limit-concurrency must be a whole number, not 'x'.",
     "main:app --ssl-certfile x.pem": "Error: uvicorn does not accept these options: [Errno 2] No such file",
-    # The rest is said by FastStream.
+    # FastStream reports the following errors.
     "main:missing": 'Attribute "missing" not found in module "main"',
     "missing:app": "Please, input module like",
     "main:broker": 'must be "Application" type',
@@ -260,16 +269,78 @@ CANNOT_WORK = {
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("words", "said"), CANNOT_WORK.items())
-def test_a_clear_line_and_a_code(shared_nats: NatsServer, words: str, said: str) -> None:
+@pytest.mark.parametrize(("words", "message"), ERRORS.items())
+def test_invalid_arguments_print_an_error_without_a_traceback(
+    shared_nats: NatsServer, words: str, message: str
+) -> None:
     exited = faststream(shared_nats, *words.split()).run_to_exit(PATIENCE)
     assert exited.returncode != 0
     assert "Traceback" not in exited.output
-    assert said in exited.output
+    assert message in exited.output
     assert "Brokers:" not in exited.output
 
 
-def test_a_port_in_use(shared_nats: NatsServer) -> None:
+HOSTS = {
+    "FastAPI": """
+from fastapi import FastAPI
+from faststream_adapters.fastapi import FastStreamRouter
+app = FastAPI()
+app.include_router(FastStreamRouter(NatsBroker()))
+""",
+    "Quart": """
+from faststream_adapters.quart import QuartFastStream
+from quart import Quart
+app = Quart("main")
+QuartFastStream(NatsBroker(), app=app)
+""",
+    "Litestar": """
+from faststream_adapters.litestar import FastStreamPlugin
+from litestar import Litestar
+app = Litestar(plugins=[FastStreamPlugin(NatsBroker())])
+""",
+    "FastStreamMiddleware": """
+from faststream_adapters import FastStreamMiddleware
+from starlette.applications import Starlette
+app = FastStreamMiddleware(Starlette(), NatsBroker())
+""",
+    "Starlette": """
+from faststream_adapters import BrokerLifespan
+from starlette.applications import Starlette
+app = Starlette(lifespan=BrokerLifespan(NatsBroker()))
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("FastAPI", []),
+        ("Quart", ["--bind", "127.0.0.1:8000", "--loop", "asyncio:SelectorEventLoop"]),
+        *(pytest.param(kind, ["--workers", "2"], marks=pytest.mark.full) for kind in HOSTS),
+    ],
+)
+def test_an_application_of_a_web_framework_is_refused_with_the_command_that_runs_it(
+    shared_nats: NatsServer, kind: str, options: list[str]
+) -> None:
+    app = f"from faststream.nats import NatsBroker\n{HOSTS[kind]}\nother = app"
+    exited = faststream(shared_nats, "main:app", *options, app=app).run_to_exit(PATIENCE)
+    assert exited.returncode == 2
+    assert exited.output.splitlines()[-1] == (
+        f"Error: main:app is a {kind}, and `faststream run` takes an AsgiFastStream or a FastStream: "
+        "run `uvicorn main:app` instead."
+    )
+    assert "Traceback" not in exited.output
+
+
+@pytest.mark.full
+def test_another_mistake_is_not_explained_by_the_framework(shared_nats: NatsServer) -> None:
+    app = f"from faststream.nats import NatsBroker\n{HOSTS['FastAPI']}"
+    exited = faststream(shared_nats, "main:ap", app=app).run_to_exit(PATIENCE)
+    assert exited.returncode == 2
+    assert "uvicorn" not in exited.output
+
+
+def test_a_port_in_use_prints_an_error_without_a_traceback(shared_nats: NatsServer) -> None:
     with socket.create_server((HOST, 0)) as other:
         address = f"{HOST}:{other.getsockname()[1]}"
         exited = faststream(shared_nats, "main:app", "--bind", address).run_to_exit(PATIENCE)
@@ -279,8 +350,8 @@ def test_a_port_in_use(shared_nats: NatsServer) -> None:
 
 
 @pytest.mark.full
-def test_workers_that_cannot_share_are_started_again_for_ever(shared_nats: NatsServer) -> None:
-    # That is FastStream's supervisor; each time the line says what to do instead.
+def test_workers_that_cannot_share_a_socket_log_an_alternative(shared_nats: NatsServer) -> None:
+    # FastStream's supervisor restarts the workers forever; each of them logs what to do instead.
     words = ["main:app", "--workers", "2", "--bind", "unix:{directory}/app.sock"]
     with faststream(shared_nats, *words, ready_path=None) as server:
         line = f"run `uvicorn main:app --uds {server.directory}/app.sock --workers N` instead"
@@ -292,10 +363,10 @@ def test_workers_that_cannot_share_are_started_again_for_ever(shared_nats: NatsS
 
 @pytest.mark.full
 @pytest.mark.parametrize("option", ["--uds {directory}/app.sock", "--fd 9"])
-def test_the_command_that_is_named_instead(shared_nats: NatsServer, option: str) -> None:
+def test_the_suggested_command_shares_the_socket(shared_nats: NatsServer, option: str) -> None:
     server = AppServer([], app=APP, env={"NATS_URL": shared_nats.url}, ready_path=None)
     words = option.replace("{directory}", str(server.directory)).split()
-    launcher = FROM_PARENT.replace('"faststream", "run"', '"uvicorn"')
+    launcher = PARENT_PROCESS.replace('"faststream", "run"', '"uvicorn"')
     server.command = [sys.executable, "-c", launcher, str(server.port), "9", *words, "--workers", "2"]
     with server:
         assert poll(lambda: server.output().count("Application startup complete") == 2, PATIENCE)
@@ -304,12 +375,12 @@ def test_the_command_that_is_named_instead(shared_nats: NatsServer, option: str)
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://app") as http:
                 assert http.get("/answer").text == "the answer"
         else:
-            assert answer_at(HOST, server.port) == "the answer"
-        ends(server, 0, workers=2)
+            assert get_answer(HOST, server.port) == "the answer"
+        assert_graceful_stop(server, 0, workers=2)
         assert not path.exists()
 
 
-# --- the trap ---
+# --- workers and subscribers ---
 
 
 @pytest.mark.full
@@ -329,22 +400,22 @@ async def test_workers_without_a_queue_group_each_handle_every_message(nats: Nat
         await client.drain()
         assert answers == [b"abab", b"abab"]
         assert server.output().count("There are several workers (faststream run --workers)") == 2
-        await asyncio.to_thread(ends, server, 0, 2)
+        await asyncio.to_thread(assert_graceful_stop, server, 0, 2)
 
 
-# --- the other commands ---
+# --- other commands ---
 
 
-def test_publish(shared_nats: NatsServer) -> None:
+def test_publish_command_prints_the_reply(shared_nats: NatsServer) -> None:
     with faststream(shared_nats, *at_port()) as server:
         words = ["main:app", json.dumps("ab"), "--subject", "run.in", "--rpc"]
         exited = faststream(shared_nats, *words, command="publish").run_to_exit(PATIENCE)
         assert exited.returncode == 0
         assert "abab" in exited.output
-        ends(server)
+        assert_graceful_stop(server)
 
 
-def test_docs_gen(shared_nats: NatsServer) -> None:
+def test_docs_gen_command_writes_the_document(shared_nats: NatsServer) -> None:
     words = ["gen", "main:app", "--out", "document.json"]
     server = faststream(shared_nats, *words, command="docs", ready_path=None)
     with server:
@@ -358,7 +429,7 @@ def test_docs_gen(shared_nats: NatsServer) -> None:
 
 
 @pytest.mark.full
-def test_docs_serve(shared_nats: NatsServer) -> None:
+def test_docs_serve_command_serves_the_page(shared_nats: NatsServer) -> None:
     words = ["serve", "main:app", "--host", HOST, "--port", "{port}"]
     with faststream(shared_nats, *words, command="docs") as server:
         page = httpx.get(f"{server.url}/")

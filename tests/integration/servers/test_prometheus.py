@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real application, and the alerts of the documentation fire."""
+"""Metrics and the documentation's alerts, with a real Prometheus server."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.examples.blocks import code_blocks
-from tests.servers import poll
-from tests.servers.asgi import AppServer
-from tests.servers.prometheus import MISSING, PrometheusServer, promtool
+from tests.docs.blocks import code_blocks
+from tests.harness.servers import poll
+from tests.harness.servers.asgi import AppServer
+from tests.harness.servers.prometheus import MISSING, PrometheusServer, promtool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.servers.nats import NatsServer
+    from tests.harness.servers.nats import NatsServer
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
@@ -51,18 +51,18 @@ def served(nats: NatsServer) -> AppServer:
     return AppServer.uvicorn(APP, env={"NATS_URL": nats.url}, ready_path="/startup")
 
 
-def test_promtool_accepts_it(shared_nats: NatsServer) -> None:
+def test_promtool_accepts_the_metrics(shared_nats: NatsServer) -> None:
     with served(shared_nats) as server:
         httpx.get(f"{server.url}/publish", timeout=30)
-        seen = "faststream_adapters_broker_last_success_timestamp_seconds"
-        assert poll(lambda: f"\n{seen}{{" in httpx.get(f"{server.url}/metrics", timeout=30).text, 30)
+        last_success = "faststream_adapters_broker_last_success_timestamp_seconds"
+        assert poll(lambda: f"\n{last_success}{{" in httpx.get(f"{server.url}/metrics", timeout=30).text, 30)
         text = httpx.get(f"{server.url}/metrics", timeout=30).text
-    # It also advises on names, those of prometheus_client and FastStream too.
+    # promtool also criticizes metric names, including those of prometheus_client and FastStream.
     assert "faststream_adapters" not in promtool("check", "metrics", text=text)
 
 
 @pytest.mark.full
-def test_what_prometheus_knows(shared_nats: NatsServer) -> None:
+def test_prometheus_can_query_the_metrics(shared_nats: NatsServer) -> None:
     with served(shared_nats) as server, PrometheusServer(server.port) as prometheus:
         httpx.get(f"{server.url}/publish", timeout=30)
         assert poll(lambda: prometheus.query("faststream_received_processed_messages_total") != [], 30)
@@ -76,8 +76,8 @@ def test_what_prometheus_knows(shared_nats: NatsServer) -> None:
         ]
         [(state, _)] = prometheus.query("faststream_adapters_lifecycle_state == 1")
         assert state["state"] == "running"
-        since = "time() - faststream_adapters_broker_last_success_timestamp_seconds"
-        assert poll(lambda: prometheus.query(since), 30)[0][1] < 60
+        seconds_since = "time() - faststream_adapters_broker_last_success_timestamp_seconds"
+        assert poll(lambda: prometheus.query(seconds_since), 30)[0][1] < 60
         count = "faststream_adapters_broker_round_trip_duration_seconds_count"
         assert poll(lambda: prometheus.query(f"{count} > 0"), 30)
         [(_, received)] = prometheus.query('faststream_received_messages_total{handler="scraped.orders"}')
@@ -85,12 +85,12 @@ def test_what_prometheus_knows(shared_nats: NatsServer) -> None:
 
 
 @pytest.mark.full
-def test_the_alerts(nats: NatsServer, tmp_path: Path) -> None:
+def test_the_documented_alerts_fire_and_resolve(nats: NatsServer, tmp_path: Path) -> None:
     (block,) = code_blocks("docs/metrics.md", "yaml").values()
     rules = tmp_path / "rules.yml"
     rules.write_text(block.code, encoding="utf-8")
     assert "3 rules found" in promtool("check", "rules", rules)
-    # The same, sooner.
+    # The same rules with shorter times.
     rules.write_text(block.code.replace("for: 1m", "for: 1s").replace("> 60", "> 3"), encoding="utf-8")
     with served(nats) as server, PrometheusServer(server.port, rules=rules) as prometheus:
         up = "faststream_adapters_broker_up == 1"

@@ -1,4 +1,4 @@
-"""Options of a command line become uvicorn's settings; none of them is lost without a word."""
+"""Command-line options become settings of uvicorn; those without effect are logged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from faststream.exceptions import SetupError
 
 from faststream_adapters import AsgiFastStream
-from faststream_adapters.server import make_server, warn_of_unused
+from faststream_adapters._server.uvicorn import make_server, warn_about_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +20,15 @@ UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
 @pytest.fixture(autouse=True)
-def loggers() -> Iterator[None]:
-    """Give uvicorn's loggers back as they were: each server configures those of the process."""
+def restore_loggers() -> Iterator[None]:
+    """Reset and restore uvicorn's loggers, which each server configures for the whole process."""
     before = [
         (logger, logger.level, logger.handlers[:], logger.propagate)
         for logger in map(logging.getLogger, UVICORN)
     ]
     for logger, *_ in before:
         logger.handlers.clear()
-        # pytest adds handlers of its own to a logger that does not propagate.
+        # pytest adds its own handlers to a logger that does not propagate.
         logger.propagate = True
     yield
     for logger, level, handlers, propagate in before:
@@ -62,18 +62,18 @@ def config_of(**options: Any) -> Any:
         ("http", "h11", "h11"),
     ],
 )
-def test_options_are_settings(option: str, value: Any, expected: object) -> None:
-    found = getattr(config_of(**{option: value}), option)
-    assert found == expected
-    assert type(found) is type(expected)
+def test_options_are_converted_to_settings(option: str, value: Any, expected: object) -> None:
+    actual = getattr(config_of(**{option: value}), option)
+    assert actual == expected
+    assert type(actual) is type(expected)
 
 
-def test_other_options_are_left_out() -> None:
+def test_options_that_are_not_settings_are_ignored() -> None:
     app = AsgiFastStream()
-    # Some of them are names of uvicorn's, for which it is not the place here.
+    # Some of them are settings of uvicorn that this server sets itself.
     options = {"env": "test", "worker_id": None, "app": "other:app", "factory": True, "workers": "3"}
-    where = {"bind": ":1", "host": "h", "port": "no number", "uds": "u", "fd": "x"}
-    config = make_server(app, logging.WARNING, {**options, **where, "reload": True}).config
+    address = {"bind": ":1", "host": "h", "port": "no number", "uds": "u", "fd": "x"}
+    config = make_server(app, logging.WARNING, {**options, **address, "reload": True}).config
     assert config.app is app
     assert (config.workers, config.reload, config.host, config.fd) == (1, False, "127.0.0.1", None)
     assert config.log_level == logging.WARNING
@@ -92,7 +92,7 @@ def test_other_options_are_left_out() -> None:
         ({"root_path": ["/a", "/b"]}, "--root-path needs one value."),
     ],
 )
-def test_values_that_a_setting_cannot_have(options: dict[str, Any], message: str) -> None:
+def test_invalid_values_of_a_setting_are_setup_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SetupError) as raised:
         config_of(**options)
     assert str(raised.value) == message
@@ -108,7 +108,7 @@ def test_values_that_a_setting_cannot_have(options: dict[str, Any], message: str
         ({"log_level": "talkative"}, "talkative"),
     ],
 )
-def test_values_that_uvicorn_refuses(options: dict[str, Any], named: str) -> None:
+def test_values_that_uvicorn_rejects_are_setup_errors(options: dict[str, Any], named: str) -> None:
     with pytest.raises(SetupError, match=f"^uvicorn does not accept these options: .*{named}"):
         config_of(**options)
 
@@ -116,14 +116,14 @@ def test_values_that_uvicorn_refuses(options: dict[str, Any], named: str) -> Non
 # --- logging ---
 
 
-def test_uvicorns_logging_has_the_level() -> None:
+def test_log_level_applies_to_the_loggers_of_uvicorn() -> None:
     assert config_of().log_level == logging.INFO
     assert logging.getLogger("uvicorn").handlers
     assert logging.getLogger("uvicorn.error").level == logging.INFO
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error"])
-def test_logging_that_is_set_up_is_left_alone(name: str) -> None:
+def test_configured_loggers_are_changed_only_by_an_explicit_log_level(name: str) -> None:
     logger = logging.getLogger(name)
     handler = logging.NullHandler()
     logger.addHandler(handler)
@@ -132,7 +132,6 @@ def test_logging_that_is_set_up_is_left_alone(name: str) -> None:
     assert (config.log_config, config.log_level) == (None, None)
     assert logger.handlers == [handler]
     assert logger.level == logging.CRITICAL
-    # Unless somebody asks for it.
     config_of(log_level="debug")
     assert logging.getLogger("uvicorn.error").level == logging.DEBUG
 
@@ -143,28 +142,28 @@ def test_logging_that_is_set_up_is_left_alone(name: str) -> None:
 def warnings_of(caplog: pytest.LogCaptureFixture, *options: str, taken: tuple[str, ...] = ()) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.WARNING, "faststream.adapters"):
-        warn_of_unused(options, taken)
+        warn_about_unused(options, taken)
     return [record.getMessage() for record in caplog.records]
 
 
-def test_options_that_somebody_takes(caplog: pytest.LogCaptureFixture) -> None:
-    where = ("bind", "host", "port", "uds", "fd")
-    assert warnings_of(caplog, *where, "root_path", "env", "worker_id", taken=("env", "worker_id")) == []
+def test_options_with_an_effect_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    address = ("bind", "host", "port", "uds", "fd")
+    assert warnings_of(caplog, *address, "root_path", "env", "worker_id", taken=("env", "worker_id")) == []
 
 
-def test_options_that_nobody_takes(caplog: pytest.LogCaptureFixture) -> None:
-    start = "has no effect: neither uvicorn nor the lifespan or a startup hook of the app takes it."
+def test_options_without_effect_are_logged_with_a_suggestion(caplog: pytest.LogCaptureFixture) -> None:
+    reason = "has no effect: neither uvicorn nor the lifespan or a startup hook of the app takes it."
     assert warnings_of(caplog, "rot_path", "qqqq", "evn", taken=("env",)) == [
-        f"--rot-path {start} Did you mean --root-path?",
-        f"--qqqq {start}",
-        f"--evn {start} Did you mean --env?",
+        f"--rot-path {reason} Did you mean --root-path?",
+        f"--qqqq {reason}",
+        f"--evn {reason} Did you mean --env?",
     ]
 
 
 @pytest.mark.parametrize(
     "name", ["reload_dir", "reload_dirs", "reload_include", "workers", "app_dir", "factory"]
 )
-def test_options_of_uvicorns_own_command(caplog: pytest.LogCaptureFixture, name: str) -> None:
+def test_options_of_the_uvicorn_command_are_logged(caplog: pytest.LogCaptureFixture, name: str) -> None:
     option = name.replace("_", "-")
     assert warnings_of(caplog, name) == [f"--{option} has no effect: it is an option of the uvicorn command."]
 
@@ -172,17 +171,17 @@ def test_options_of_uvicorns_own_command(caplog: pytest.LogCaptureFixture, name:
 # --- without uvicorn ---
 
 
-def test_without_uvicorn_one_line_names_the_extra() -> None:
+def test_the_error_for_missing_uvicorn_names_its_extra() -> None:
     code = """
 import asyncio, sys
 sys.modules["uvicorn"] = None
 from faststream_adapters import AsgiFastStream
 asyncio.run(AsgiFastStream().run())
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == 1
-    assert done.stderr == (
+    assert process.returncode == 1
+    assert process.stderr == (
         'Error: This needs uvicorn: install it with pip install "faststream-adapters[server]".\n'
     )

@@ -1,0 +1,1 @@
+"""Tests of the examples, the README and the documentation."""

@@ -1,1 +1,0 @@
-"""The examples, the README and the documentation do what they say."""

@@ -1,0 +1,103 @@
+"""Find what blocks an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import threading
+import time
+import traceback
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+LIMIT = 0.1
+"""Seconds for which the event loop may be blocked."""
+
+_TICK = 0.01
+"""Seconds between two checks of the event loop."""
+
+_SCHEDULER = Path("/proc/thread-self/schedstat")
+"""Where Linux tells how long a thread has waited for a processor."""
+
+_ATTEMPTS = 3
+
+
+class LoopWatch:
+    """Watches the event loop in which it is started.
+
+    The time for which the loop's thread waits for a processor does not count.
+    """
+
+    def __init__(self) -> None:
+        self.stalls: list[str] = []
+        """The stalls longer than `LIMIT`, each with its stack if another thread could run meanwhile."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._stopped = threading.Event()
+        self._stack = ""
+        self._last_tick = time.monotonic()
+        self._last_waited = _waited_for_processor()
+        self._timer = self._loop.call_later(_TICK, self._tick)
+        self._sampler = threading.Thread(target=self._sample)
+        self._sampler.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stopped.set()
+        self._sampler.join()
+        self._timer.cancel()
+
+    def _tick(self) -> None:
+        now, waited = time.monotonic(), _waited_for_processor()
+        blocked = now - self._last_tick - _TICK - (waited - self._last_waited)
+        if blocked > LIMIT:
+            self.stalls.append(f"blocked for {blocked:.2f} s in\n{self._stack}")
+        self._last_tick, self._last_waited, self._stack = now, waited, ""
+        self._timer = self._loop.call_later(_TICK, self._tick)
+
+    def _sample(self) -> None:
+        while not self._stopped.wait(_TICK):
+            if time.monotonic() - self._last_tick > LIMIT / 2:
+                frame = sys._current_frames()[self._thread]  # noqa: SLF001 (documented; the name only warns of misuse)
+                self._stack = "".join(traceback.format_stack(frame)[-8:])
+
+
+def _waited_for_processor() -> float:
+    """Return for how many seconds this thread has waited for a processor; 0 if the system does not tell."""
+    with suppress(OSError):
+        return int(_SCHEDULER.read_text(encoding="ascii").split()[1]) / 1e9
+    return 0.0  # pragma: no cover (only Linux tells)
+
+
+@asynccontextmanager
+async def watched_loop() -> AsyncIterator[LoopWatch]:
+    """Watch the event loop."""
+    # A collection of all objects of a long test run takes longer than LIMIT.
+    gc.collect()
+    gc.freeze()
+    watch = LoopWatch()
+    try:
+        yield watch
+    finally:
+        watch.stop()
+        gc.unfreeze()
+
+
+async def assert_never_blocks(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run something, and fail if it blocks the event loop for longer than `LIMIT`.
+
+    It has to block in each of several runs: on a busy machine a thread that it waits for may start late.
+    """
+    stalls: list[str] = []
+    for _ in range(_ATTEMPTS):
+        async with watched_loop() as watch:
+            await scenario()
+        stalls = watch.stalls
+        if not stalls:
+            return
+    raise AssertionError("\n".join(stalls))

@@ -1,0 +1,40 @@
+"""The watch that finds what blocks an event loop."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.harness.stalls import assert_never_blocks
+
+
+async def test_a_blocked_event_loop_is_reported_with_the_call_that_blocks_it() -> None:
+    async def block() -> None:
+        # The first tick of the watch.
+        await asyncio.sleep(0.02)
+        time.sleep(0.2)  # noqa: ASYNC251 (what the watch must find)
+        await asyncio.sleep(0.02)
+
+    with pytest.raises(AssertionError, match=r"blocked for 0\.\d+ s in\n(.|\n)*time\.sleep\(0\.2\)"):
+        await assert_never_blocks(block)
+
+
+async def test_an_event_loop_that_waits_is_not_blocked() -> None:
+    async def wait() -> None:
+        await asyncio.sleep(0.2)
+
+    await assert_never_blocks(wait)
+
+
+async def test_a_stall_that_does_not_recur_is_no_failure() -> None:
+    runs = 0
+
+    async def block_once() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            time.sleep(0.2)  # noqa: ASYNC251 (what the watch must find)
+        await asyncio.sleep(0.02)
+
+    await assert_never_blocks(block_once)
+    assert runs == 2

@@ -1,0 +1,237 @@
+"""Metrics of brokers and of the lifespans that run them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from faststream import FastStream
+from faststream.exceptions import SetupError
+from faststream.nats import NatsBroker, TestNatsBroker
+from faststream.nats.prometheus import NatsPrometheusMiddleware
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+
+from faststream_adapters import AsgiFastStream, BrokerLifespan, make_metrics_asgi
+from faststream_adapters._lifecycle import supervisor
+from faststream_adapters._lifecycle.managed import managed_broker
+from tests.harness.asgi_calls import http_scope, request
+from tests.harness.scrapes import Scrape, scrape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from faststream.asgi.types import ASGIApp
+
+    from tests.harness.servers.nats import NatsServer
+
+PREFIX = "faststream_adapters_"
+
+
+@pytest.fixture(autouse=True)
+def short_check_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let supervision check the brokers often, because the metrics follow its checks."""
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.05)
+
+
+def endpoint_for(*targets: Any) -> ASGIApp:
+    return make_metrics_asgi(CollectorRegistry(), targets=targets)
+
+
+async def scrape_until(app: ASGIApp, condition: Callable[[Scrape], bool]) -> Scrape:
+    """Scrape until the metrics meet the condition, and return them."""
+    async with asyncio.timeout(20):
+        while not condition(metrics := await scrape(app)):  # noqa: ASYNC110 (no event to wait for)
+            await asyncio.sleep(0.02)
+    return metrics
+
+
+def has_success(metrics: Scrape) -> bool:
+    return metrics.broker_metric("last_success_timestamp_seconds") is not None
+
+
+async def test_a_running_broker_is_up(shared_nats: NatsServer) -> None:
+    lifespan = BrokerLifespan(NatsBroker(shared_nats.url))
+    endpoint = endpoint_for(lifespan)
+    before = time.time()
+    async with lifespan:
+        metrics = await scrape_until(endpoint, has_success)
+        assert metrics.broker_metric("up") == 1
+        assert metrics.states == {"running": 1}
+        assert before < (metrics.broker_metric("last_success_timestamp_seconds") or 0) <= time.time()
+        assert (metrics.broker_metric("round_trip_duration_seconds_count") or 0) >= 1
+        assert 0 < (metrics.broker_metric("round_trip_duration_seconds_sum") or 0) < 10
+        assert metrics.labels("state") == {"stopped", "starting", "running", "draining", "failed"}
+
+
+@pytest.mark.parametrize("supervise", [True, False])
+async def test_up_follows_a_lost_and_restored_connection(nats: NatsServer, supervise: bool) -> None:
+    broker = NatsBroker(nats.url, reconnect_time_wait=0, max_reconnect_attempts=-1)
+    lifespan = BrokerLifespan(broker, supervise=supervise)
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        await scrape_until(endpoint, has_success)
+        nats.kill()
+        lost = await scrape_until(endpoint, lambda metrics: metrics.broker_metric("up") == 0)
+        assert lost.states == {"running": 1}
+        nats.start()
+        count, last = "round_trip_duration_seconds_count", "last_success_timestamp_seconds"
+        before = lost.broker_metric(count) or 0
+        restored = await scrape_until(endpoint, lambda metrics: (metrics.broker_metric(count) or 0) > before)
+        assert (restored.broker_metric(last) or 0) > (lost.broker_metric(last) or 0)
+        assert restored.broker_metric("up") == 1
+
+
+@pytest.mark.full
+async def test_up_follows_a_frozen_and_thawed_server(nats: NatsServer) -> None:
+    lifespan = BrokerLifespan(NatsBroker(nats.url))
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        await scrape_until(endpoint, has_success)
+        nats.freeze()
+        await scrape_until(endpoint, lambda metrics: metrics.broker_metric("up") == 0)
+        nats.thaw()
+        await scrape_until(endpoint, lambda metrics: metrics.broker_metric("up") == 1)
+
+
+async def test_the_state_of_the_lifespan_is_exposed(shared_nats: NatsServer) -> None:
+    lifespan = BrokerLifespan(NatsBroker(shared_nats.url))
+    endpoint = endpoint_for(lifespan)
+    for _ in range(2):
+        metrics = await scrape(endpoint)
+        assert (metrics.states, metrics.broker_metric("up")) == ({"stopped": 1}, 0)
+        async with lifespan:
+            metrics = await scrape(endpoint)
+            assert (metrics.states, metrics.broker_metric("up")) == ({"running": 1}, 1)
+
+
+@pytest.mark.parametrize(("startup", "state"), [("strict", "failed"), ("background", "starting")])
+async def test_a_broker_that_cannot_start_is_not_up(
+    nats: NatsServer, startup: Literal["strict", "background"], state: str
+) -> None:
+    nats.kill()
+    lifespan = BrokerLifespan(NatsBroker(nats.url), startup=startup, startup_timeout=0.2)
+    endpoint = endpoint_for(lifespan)
+    if startup == "strict":
+        with pytest.raises(RuntimeError):
+            await lifespan.enter()
+        metrics = await scrape(endpoint)
+    else:
+        async with lifespan:
+            metrics = await scrape(endpoint)
+    assert (metrics.states, metrics.broker_metric("up")) == ({state: 1}, 0)
+    assert not has_success(metrics)
+    assert metrics.broker_metric("round_trip_duration_seconds_count") == 0
+
+
+async def test_brokers_of_the_same_class_have_different_labels(
+    shared_nats: NatsServer, nats: NatsServer
+) -> None:
+    first, second = NatsBroker(shared_nats.url), NatsBroker(nats.url)
+    lifespan = BrokerLifespan(first, second, optional=[second])
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        metrics = await scrape_until(endpoint, has_success)
+        assert metrics.labels("broker") == {"NatsBroker 1", "NatsBroker 2"}
+        nats.kill()
+        metrics = await scrape_until(
+            endpoint, lambda metrics: metrics.broker_metric("up", "NatsBroker 2") == 0
+        )
+        assert metrics.broker_metric("up", "NatsBroker 1") == 1
+
+
+async def test_a_broker_added_by_a_startup_hook_is_included(shared_nats: NatsServer) -> None:
+    app = FastStream()
+
+    @app.on_startup
+    async def add() -> None:
+        app.add_broker(NatsBroker(shared_nats.url))
+
+    lifespan = BrokerLifespan(app)
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        metrics = await scrape_until(endpoint, has_success)
+        assert metrics.broker_metric("up") == 1
+
+
+async def test_a_scrape_does_not_check_the_broker(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    async with broker:
+        metrics = await scrape(endpoint_for(broker))
+        assert managed_broker(broker).broker_check.last is None
+    # The application has started the broker itself, without a lifespan.
+    assert (metrics.broker_metric("up"), metrics.states) == (0, {"stopped": 1})
+
+
+async def test_a_broker_as_target_includes_the_lifespan_that_runs_it(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    endpoint = endpoint_for(broker)
+    async with BrokerLifespan(broker):
+        metrics = await scrape_until(endpoint, has_success)
+        assert (metrics.broker_metric("up"), metrics.states) == (1, {"running": 1})
+
+
+async def test_a_broker_under_a_test_broker_is_up() -> None:
+    broker = NatsBroker("nats://127.0.0.1:1")
+    lifespan = BrokerLifespan(broker)
+    endpoint = endpoint_for(lifespan)
+    async with TestNatsBroker(broker), lifespan:
+        metrics = await scrape(endpoint)
+    assert (metrics.broker_metric("up"), metrics.states) == (1, {"running": 1})
+
+
+async def test_several_apps_do_not_collide_and_leave_no_metrics_behind(shared_nats: NatsServer) -> None:
+    before = {metric.name for metric in REGISTRY.collect()}
+    broker = NatsBroker(shared_nats.url)
+    first, second = (AsgiFastStream(broker, metrics_path="/metrics") for _ in range(2))
+    other = AsgiFastStream(NatsBroker(shared_nats.url), metrics_path="/metrics")
+    for app in (first, second, first):
+        # Two apps use one broker in turn, while a third app runs.
+        async with app, other:
+            for each in (app, other):
+                metrics = await scrape(each, "/metrics")
+                assert (metrics.broker_metric("up"), metrics.states) == (1, {"running": 1})
+    assert {metric.name for metric in REGISTRY.collect()} == before
+
+
+async def test_an_unused_endpoint_is_garbage_collected(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    lifespan = BrokerLifespan(broker)
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        await scrape_until(endpoint, has_success)
+        assert len(lifespan.status.observers) == len(managed_broker(broker).broker_check.observers) == 1
+        del endpoint
+        gc.collect()
+        assert len(lifespan.status.observers) == len(managed_broker(broker).broker_check.observers) == 0
+
+
+async def test_metrics_of_brokers_can_be_selected_by_name(shared_nats: NatsServer) -> None:
+    lifespan = BrokerLifespan(NatsBroker(shared_nats.url))
+    async with lifespan:
+        metrics = await scrape(endpoint_for(lifespan), f"/?name[]={PREFIX}broker_up")
+    assert metrics.broker_metric("up") == 1
+    assert metrics.states == {}
+
+
+def test_a_target_of_the_wrong_type_is_rejected() -> None:
+    with pytest.raises(SetupError, match="not str"):
+        endpoint_for("broker")
+
+
+async def test_metrics_of_the_faststream_middleware_are_exposed(shared_nats: NatsServer) -> None:
+    registry = CollectorRegistry()
+    broker = NatsBroker(shared_nats.url, middlewares=[NatsPrometheusMiddleware(registry=registry)])
+
+    @broker.subscriber("metrics.in")
+    async def handle(message: str) -> str:
+        return message
+
+    app = AsgiFastStream(broker, metrics_path="/metrics", metrics_registry=registry)
+    async with app:
+        await broker.request("hello", "metrics.in", timeout=5)
+        reply = await request(app, http_scope("/metrics/"))
+    assert reply.body.startswith(generate_latest(registry))
+    assert b'handler="metrics.in"' in reply.body

@@ -1,0 +1,55 @@
+"""NATS: the example of the documentation. tests/faults covers its faults."""
+
+from typing import Any
+
+from faststream.nats import JStream, NatsBroker, PullSub
+
+from faststream_adapters import BrokerLifespan
+from tests.docs.blocks import python_blocks
+from tests.harness.clients import client
+from tests.harness.servers.nats import NatsFactory, NatsServer
+from tests.harness.waiting import eventually
+
+
+async def test_the_example_of_the_documentation_runs(nats_js: NatsServer) -> None:
+    [block] = python_blocks("docs/brokers/nats.md").values()
+    assert "nats://localhost:4222" in block.code
+    names: dict[str, Any] = {}
+    exec(block.code.replace("nats://localhost:4222", nats_js.url), names)  # noqa: S102 (our own page)
+    app = names["app"]
+    async with app.router.lifespan_context(app), client(app) as http:
+        assert (await http.get("/readyz")).status_code == 200
+        assert (await http.post("/orders", params={"number": 7})).status_code == 202
+        await eventually(lambda: names["handled"] == [7])
+
+
+async def test_streams_are_declared_with_the_js_options_of_the_broker(nats_factory: NatsFactory) -> None:
+    server = nats_factory(
+        jetstream=True,
+        config="""
+        accounts {
+            streams {
+                jetstream: enabled
+                exports: [{ service: "$JS.API.>" }, { service: "$JS.ACK.>" }, { service: "orders" }]
+            }
+            application {
+                users: [{ user: "app", password: "pw" }]
+                imports: [
+                    { service: { account: streams, subject: "$JS.API.>" }, to: "streams.API.>" }
+                    { service: { account: streams, subject: "$JS.ACK.>" } }
+                    { service: { account: streams, subject: "orders" } }
+                ]
+            }
+        }
+        """,
+    )
+    broker = NatsBroker(server.url.replace("//", "//app:pw@"), js_options={"prefix": "streams.API"})
+    handled: list[int] = []
+
+    @broker.subscriber("orders", stream=JStream("orders"), durable="worker", pull_sub=PullSub())
+    async def handle(number: int) -> None:
+        handled.append(number)
+
+    async with BrokerLifespan(broker):
+        await broker.publish(1, "orders", stream="orders")
+        await eventually(lambda: handled == [1])

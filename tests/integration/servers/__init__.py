@@ -1,0 +1,1 @@
+"""ASGI servers, with one process and with four workers, serving every kind of application."""

@@ -1,1 +1,0 @@
-"""Every server, with one process and with four workers, serving every kind of application."""
