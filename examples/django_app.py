@@ -36,14 +36,14 @@ broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
 finished: dict[UUID, FinishedOrder] = {}
 
 
-# The queue group: however many instances of this service run, one of them gets the order.
+# Queue group: each order goes to one instance of the service, however many run.
 @broker.subscriber("orders.new", queue="order-service")
 @broker.publisher("orders.done")
 async def process(order: Order) -> FinishedOrder:
     return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
 
 
-# No queue group: every instance gets every result, so that each of them can answer GET.
+# No queue group: every instance receives every result, so each one can answer GET requests.
 @broker.subscriber("orders.done")
 async def store(order: FinishedOrder) -> None:
     finished[order.id] = order
@@ -71,7 +71,7 @@ urlpatterns = [
 ]
 settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1", "localhost"])
 
-# Django knows nothing of a start and an end: the middleware tells the server that there are such.
+# Django has no lifespan of its own, so the server starts and stops the broker through the middleware.
 app = FastStreamMiddleware(
     get_asgi_application(),
     broker,

@@ -41,18 +41,18 @@ app.include_router(
     )
 )
 
-# What a route asks for to get the broker.
+# A route gets the broker by this annotation.
 Broker = Annotated[NatsBroker, Depends(provide_broker(NatsBroker))]
 
 
-# The queue group: however many instances of this service run, one of them gets the order.
+# Queue group: each order goes to one instance of the service, however many run.
 @broker.subscriber("orders.new", queue="order-service")
 @broker.publisher("orders.done")
 async def process(order: Order) -> FinishedOrder:
     return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
 
 
-# No queue group: every instance gets every result, so that each of them can answer GET.
+# No queue group: every instance receives every result, so each one can answer GET requests.
 @broker.subscriber("orders.done")
 async def store(order: FinishedOrder) -> None:
     finished[order.id] = order

@@ -33,20 +33,20 @@ broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
 finished: dict[UUID, FinishedOrder] = {}
 
 
-# The queue group: however many instances of this service run, one of them gets the order.
+# Queue group: each order goes to one instance of the service, however many run.
 @broker.subscriber("orders.new", queue="order-service")
 @broker.publisher("orders.done")
 async def process(order: Order) -> FinishedOrder:
     return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
 
 
-# No queue group: every instance gets every result, so that each of them can answer GET.
+# No queue group: every instance receives every result, so each one can answer GET requests.
 @broker.subscriber("orders.done")
 async def store(order: FinishedOrder) -> None:
     finished[order.id] = order
 
 
-# The plugin injects `broker` by its name.
+# The plugin provides the dependency named `broker`.
 @post("/orders", status_code=202)
 async def place_order(data: JSONBody[NewOrder], broker: NamedDependency[NatsBroker]) -> Order:
     order = Order(**data.model_dump(), id=uuid4())

@@ -42,14 +42,14 @@ QuartFastStream(
 )
 
 
-# The queue group: however many instances of this service run, one of them gets the order.
+# Queue group: each order goes to one instance of the service, however many run.
 @broker.subscriber("orders.new", queue="order-service")
 @broker.publisher("orders.done")
 async def process(order: Order) -> FinishedOrder:
     return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
 
 
-# No queue group: every instance gets every result, so that each of them can answer GET.
+# No queue group: every instance receives every result, so each one can answer GET requests.
 @broker.subscriber("orders.done")
 async def store(order: FinishedOrder) -> None:
     finished[order.id] = order

@@ -30,14 +30,14 @@ broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
 finished: dict[str, FinishedOrder] = {}
 
 
-# The queue group: however many instances of this service run, one of them gets the order.
+# Queue group: each order goes to one instance of the service, however many run.
 @broker.subscriber("orders.new", queue="order-service")
 @broker.publisher("orders.done")
 async def process(order: Order) -> FinishedOrder:
     return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
 
 
-# No queue group: every instance gets every result, so that each of them can answer GET.
+# No queue group: every instance receives every result, so each one can answer GET requests.
 @broker.subscriber("orders.done")
 async def store(order: FinishedOrder) -> None:
     finished[str(order.id)] = order
@@ -62,7 +62,7 @@ async def show_order(scope: Scope) -> AsgiResponse:
     return JSONResponse(finished[order_id].model_dump_json().encode())
 
 
-# A handler answers one path. Any other ASGI app has all the paths below its own, and can tell them apart.
+# A `@get` or `@post` handler serves one path. Any other ASGI app also receives the paths below its own.
 async def orders(scope: Scope, receive: Receive, send: Send) -> None:
     handler = place_order if scope["path"].rstrip("/").endswith("/orders") else show_order
     await handler(scope, receive, send)

@@ -34,14 +34,14 @@ broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
 finished: dict[UUID, FinishedOrder] = {}
 
 
-# The queue group: however many instances of this service run, one of them gets the order.
+# Queue group: each order goes to one instance of the service, however many run.
 @broker.subscriber("orders.new", queue="order-service")
 @broker.publisher("orders.done")
 async def process(order: Order) -> FinishedOrder:
     return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
 
 
-# No queue group: every instance gets every result, so that each of them can answer GET.
+# No queue group: every instance receives every result, so each one can answer GET requests.
 @broker.subscriber("orders.done")
 async def store(order: FinishedOrder) -> None:
     finished[order.id] = order
@@ -64,7 +64,7 @@ async def show_order(request: Request) -> Response:
     return Response(finished[order_id].model_dump_json(), media_type="application/json")
 
 
-# Any ASGI application can stand in the place of this one.
+# Any ASGI application can take the place of the Starlette one.
 app = FastStreamMiddleware(
     Starlette(
         routes=[

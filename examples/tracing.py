@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from faststream_adapters.fastapi import FastStreamRouter
 
 provider = TracerProvider(resource=Resource.create({"service.name": "order-service"}))
-# In production an exporter of your own: OTLPSpanExporter, as a rule.
+# In production, use an exporter of your own, usually OTLPSpanExporter.
 provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter()))
 
 broker = NatsBroker(
@@ -26,9 +26,9 @@ broker = NatsBroker(
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     yield
-    # The brokers have stopped by now, and the spans of the last handlers are exported too.
+    # The brokers have stopped by now, so this exports the spans of the last handlers too.
     await asyncio.to_thread(provider.shutdown)
 
 
@@ -37,9 +37,9 @@ app.include_router(FastStreamRouter(broker, liveness_path="/livez", readiness_pa
 app.add_middleware(
     OpenTelemetryMiddleware,
     tracer_provider=provider,
-    # Regular expressions: a span for each probe is of no use to anybody.
+    # Regular expressions for the paths of the probes, whose spans are of no use.
     excluded_urls=r"/livez/?(\?|$),/readyz/?(\?|$)",
-    # Without these there is a span for each ASGI message, too.
+    # Otherwise each ASGI message has a span, too.
     exclude_spans=["receive", "send"],
 )
 
@@ -51,7 +51,7 @@ async def process(item: str) -> str:
 
 
 @broker.subscriber("orders.done")
-async def tell(result: str) -> None:
+async def print_result(result: str) -> None:
     print(result)
 
 

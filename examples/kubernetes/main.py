@@ -1,4 +1,4 @@
-"""The order service of deployment.yaml. Run it in this folder with `NATS_URL=nats://… uvicorn main:app`."""
+"""The order service of deployment.yaml. Run it here with `NATS_URL=nats://… uvicorn main:app`."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ class Order(BaseModel):
 broker = NatsBroker(os.environ["NATS_URL"])
 
 
-# The queue group: however many replicas there are, one of them gets the order.
+# Queue group: each order goes to one replica, however many there are.
 @broker.subscriber("orders.new", queue="order-service")
 async def process(order: Order) -> None:
     print(f"{order.quantity} of {order.item}", flush=True)
