@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypedDict, Unpack
 from faststream.asgi.types import Receive, Scope, Send
 from faststream.specification.schema import Tag, TagDict
 
+from faststream_adapters._utils.loggers import DEFAULT, Loggers
 from faststream_adapters._utils.options import Option, complete, documented
 
 from .responses import AsgiResponse
@@ -44,6 +45,8 @@ class Endpoint(ABC):
         self.unique_id = options["unique_id"]
         self.ok_status = 200
         """The status of a successful response, for the host's own documentation."""
+        self.loggers: Loggers = DEFAULT
+        """Where it logs: to the application of its target, else to the one that it is mounted in."""
         self._not_allowed = AsgiResponse(b"Method Not Allowed", 405, {"Allow": ", ".join(self.methods)})
 
     @abstractmethod

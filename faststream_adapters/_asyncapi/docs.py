@@ -5,7 +5,6 @@ has been added or removed. The event loop only sends what was built.
 """
 
 import json
-import logging
 import operator
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
@@ -25,7 +24,8 @@ from faststream_adapters._asgi.endpoint import Endpoint, Tags
 from faststream_adapters._asgi.responses import AsgiResponse
 from faststream_adapters._asgi.routing import route_path
 from faststream_adapters._asgi.slow_responses import send_when_made
-from faststream_adapters._lifecycle.targets import parse_targets
+from faststream_adapters._lifecycle.targets import loggers_of, parse_targets
+from faststream_adapters._utils.loggers import DEFAULT, Loggers
 from faststream_adapters._utils.redaction import redacted_traceback
 from faststream_adapters._utils.threads import SingleFlight
 from faststream_adapters._utils.tracebacks import call_with_names, stack_names
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from .page import Page
 
 __all__ = ("AsyncAPIDocs", "AsyncAPIRoute", "make_asyncapi_asgi", "specification_of")
-
-logger = logging.getLogger("faststream.adapters.docs")
 
 # Seconds. Detecting changes takes a few microseconds per subscriber, so it is not done for every request.
 _CHECK_INTERVAL = 1.0
@@ -114,6 +112,11 @@ def _own_specification(targets: Sequence[Any]) -> SpecificationFactory:
     return AsyncAPI(*parsed.brokers) if parsed.app is None else parsed.app.schema
 
 
+def _loggers_of(targets: Sequence[Any]) -> Loggers:
+    """Return the loggers of targets that `specification_of` accepts."""
+    return loggers_of(targets) if targets and not _is_specification(targets[0]) else DEFAULT
+
+
 def _is_specification(candidate: object) -> bool:
     return callable(getattr(candidate, "to_specification", None))
 
@@ -132,10 +135,12 @@ class _Part:
 
     Args:
         build: Builds the content for a page whose own files are in this folder.
+        log: Logs an error.
     """
 
-    def __init__(self, build: Callable[[str], Content]) -> None:
+    def __init__(self, build: Callable[[str], Content], log: Callable[[Exception], object]) -> None:
         self._build = build
+        self._log = log
         self._contents: dict[str, Content] = {}
         self._failed = False
 
@@ -158,7 +163,7 @@ class _Part:
             self._failed = True
         except Exception as error:  # noqa: BLE001 (models of the application can raise anything)
             self._failed = True
-            _log(error)
+            self._log(error)
         return None
 
     def _kept(self, folder: str) -> Content:
@@ -168,10 +173,6 @@ class _Part:
                 del self._contents[next(iter(self._contents))]
             self._contents[folder] = content
         return content
-
-
-def _log(error: Exception) -> None:
-    logger.error("The AsyncAPI document could not be built.\n%s", redacted_traceback(error))
 
 
 class _PartEndpoint(Endpoint):
@@ -219,9 +220,16 @@ class _Version:
         specification: The specification to build the document from.
         view: The options of the page.
         described: The objects that the document describes.
+        log: Logs an error.
     """
 
-    def __init__(self, specification: SpecificationFactory, view: View, described: list[object]) -> None:
+    def __init__(
+        self,
+        specification: SpecificationFactory,
+        view: View,
+        described: list[object],
+        log: Callable[[Exception], object],
+    ) -> None:
         self._specification = specification
         self._view = view
         # Compared by identity. This keeps the objects alive, so no new one can reuse an id.
@@ -229,10 +237,11 @@ class _Version:
         self._document: dict[str, Any] | None = None
         self._page: Page | None = None
         self._failed = False
-        self.json = _Part(lambda _: _json_content(self._built()))
-        self.viewer_json = _Part(lambda _: _json_content(_for_viewer(self._built())))
-        self.yaml = _Part(lambda _: _yaml_content(self._built()))
-        self.page = _Part(self._page_content)
+        self._log = log
+        self.json = _Part(lambda _: _json_content(self._built()), log)
+        self.viewer_json = _Part(lambda _: _json_content(_for_viewer(self._built())), log)
+        self.yaml = _Part(lambda _: _yaml_content(self._built()), log)
+        self.page = _Part(self._page_content, log)
 
     def describes(self, objects: list[object]) -> bool:
         """Return whether these are the objects that the document describes."""
@@ -244,7 +253,7 @@ class _Version:
                 self._document = self._build()
             except Exception as error:  # noqa: BLE001 (models of the application can raise anything)
                 self._failed = True
-                _log(error)
+                self._log(error)
         if self._document is None:
             raise _NotBuiltError
         return self._document
@@ -326,6 +335,7 @@ class AsyncAPIDocs:
     Args:
         specification: The specification to build the document from.
         view: The page's options.
+        loggers: Where an error is logged; an application that the docs are mounted in may replace them.
         include_in_schema: Whether the AsyncAPI document lists the page as a route.
         description: The description of that route.
         tags: The tags of that route.
@@ -336,6 +346,7 @@ class AsyncAPIDocs:
         self,
         specification: SpecificationFactory,
         view: View,
+        loggers: Loggers = DEFAULT,
         *,
         include_in_schema: bool,
         description: str | None,
@@ -343,6 +354,7 @@ class AsyncAPIDocs:
         unique_id: str | None,
     ) -> None:
         self.specification = specification
+        self.loggers = loggers
         self.include_in_schema = include_in_schema
         self.description = description
         self.tags = tags
@@ -381,9 +393,14 @@ class AsyncAPIDocs:
         # In the thread, because importing the viewer's wheel takes a tenth of a second.
         from .page import page_assets
 
-        return {
-            f"/{asset.path}": _file_endpoint(self._flight, asset.content) for asset in page_assets(self._view)
-        }
+        return {f"/{asset.path}": self._file_endpoint(asset.content) for asset in page_assets(self._view)}
+
+    def _file_endpoint(self, content: Content) -> Endpoint:
+        file = _Part(lambda _: content, self._log)
+        return _PartEndpoint(self._flight, lambda: file)
+
+    def _log(self, error: Exception) -> None:
+        self.loggers["docs"].error("The AsyncAPI document could not be built.\n%s", redacted_traceback(error))
 
     def _version(self) -> _Version:
         """Return the current version of the document."""
@@ -392,14 +409,9 @@ class AsyncAPIDocs:
             return self._current
         described = _described_objects(self.specification)
         if self._current is None or not self._current.describes(described):
-            self._current = _Version(self.specification, self._view, described)
+            self._current = _Version(self.specification, self._view, described, self._log)
         self._checked_at = now
         return self._current
-
-
-def _file_endpoint(flight: SingleFlight, content: Content) -> Endpoint:
-    file = _Part(lambda _: content)
-    return _PartEndpoint(flight, lambda: file)
 
 
 def make_asyncapi_asgi(
@@ -437,6 +449,7 @@ def make_asyncapi_asgi(
     return AsyncAPIDocs(
         specification_of(targets, specification or schema),
         View(**page),
+        _loggers_of(targets),
         include_in_schema=include_in_schema,
         description=description,
         tags=tags,

@@ -81,6 +81,7 @@ class Assembly(NamedTuple):
             page = route((info or HostInfo()).specification(lifespan))
         else:
             page = route(lifespan, specification=self.specification)
+        page.loggers = lifespan.loggers
         documents = {route.asyncapi_json_path: page.json, route.asyncapi_yaml_path: page.yaml}
         return [(route.path, page), *((path, endpoint) for path, endpoint in documents.items() if path)]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from faststream.exceptions import SetupError
 
 from faststream_adapters._compat.faststream import Application, Broker, BrokerUsecase
+from faststream_adapters._utils.loggers import HasLogger, Loggers
 
 from .managed import ManagedBroker, managed_broker
 
@@ -69,6 +70,35 @@ def parse_targets(targets: Sequence[Any], *, also: str = "") -> ParsedTargets:
     return ParsedTargets(None, None, tuple(targets))
 
 
+class _LoggersOfBrokers(Loggers):
+    """The loggers of the application that runs the brokers now.
+
+    Args:
+        brokers: The brokers.
+    """
+
+    def __init__(self, brokers: Sequence[Broker]) -> None:
+        super().__init__()
+        self._managed = [managed_broker(broker) for broker in brokers]
+
+    @property
+    def app(self) -> HasLogger | None:
+        apps = (managed.driver.loggers.app for managed in self._managed)
+        return next((app for app in apps if app is not None), None)
+
+
+def loggers_of(targets: Sequence[Any]) -> Loggers:
+    """Return the loggers of the application that the targets are, or that runs them.
+
+    Raises:
+        SetupError: They are not targets.
+    """
+    lifespan, app, brokers = parse_targets(targets)
+    if lifespan is not None:
+        return lifespan.loggers
+    return _LoggersOfBrokers(brokers) if app is None else Loggers(app)
+
+
 class TargetView:
     """The brokers of a target as they are now, and the lifespans that run them.
 
@@ -84,6 +114,8 @@ class TargetView:
         self._brokers: list[Broker] = list(brokers)
         self._managed = [managed_broker(broker) for broker in self._brokers]
         self._own = [] if self.lifespan is None else [self.lifespan]
+        self.loggers = loggers_of(targets)
+        """Where lines about the target are logged."""
 
     @property
     def managed_brokers(self) -> list[ManagedBroker]:

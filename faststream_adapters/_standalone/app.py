@@ -265,6 +265,8 @@ class AsgiFastStream(FastStream):
         self._routes.add(path, app, exact=endpoint)
         if isinstance(route, Endpoint | UpstreamHandler | AsyncAPIDocs):
             self.schema.add_http_route(path, route)  # type: ignore[arg-type]  # an Endpoint has what it reads
+        if isinstance(route, Endpoint | AsyncAPIDocs) and route.loggers.app is None:
+            route.loggers = self.broker_lifespan.loggers
         if isinstance(route, HttpHandler | UpstreamHandler):
             route.update_fd_config(self.config)
             route.set_logger(self.logger)

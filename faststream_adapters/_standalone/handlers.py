@@ -25,6 +25,7 @@ from faststream_adapters._compat.faststream import (
     to_async,
 )
 from faststream_adapters._utils.errors import BrokerNotUpError
+from faststream_adapters._utils.loggers import Loggers
 from faststream_adapters._utils.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -333,9 +334,8 @@ class HttpHandler(Endpoint):
 
     def _log(self, level: int, message: str, scope: Scope, error: Exception | None = None) -> None:
         if self.logger is not None:
-            # FastStream's logger protocol only takes complete messages.
             text = f"{scope['method']} {scope['path']!r}: {message}"
-            self.logger.log(level, text, exc_info=error and without_secrets(error))
+            Loggers(self)["http"].log(level, "%s", text, exc_info=error and without_secrets(error))
 
 
 class GetHandler(HttpHandler):

@@ -3,7 +3,7 @@
 import logging
 from typing import Any, Literal, Protocol, TypeAlias
 
-Area = Literal["lifecycle", "health", "brokers", "server"]
+Area = Literal["lifecycle", "health", "brokers", "docs", "metrics", "http", "server", "hosts"]
 
 _FASTSTREAM = logging.getLogger("faststream")
 """The logger of an application that has not been given one."""
@@ -40,7 +40,7 @@ Logger: TypeAlias = logging.Logger | _Forwarder
 
 
 class Loggers:
-    """The loggers of a lifespan, by area.
+    """The loggers of a lifespan or an endpoint, by area.
 
     An application with a logger of its own gets all lines there, and one whose logger is None gets none. The
     lines of others go to `faststream.adapters.<area>`, which inherits the handler and level of FastStream's
@@ -54,13 +54,18 @@ class Loggers:
         self._app = app
 
     @property
+    def app(self) -> HasLogger | None:
+        """The app now; None if none is known."""
+        return self._app
+
+    @property
     def are_silent(self) -> bool:
         """Whether the application wants no lines."""
-        return self._app is not None and self._app.logger is None
+        return self.app is not None and self.app.logger is None
 
     def __getitem__(self, area: Area) -> Logger:
         """Return the logger for lines about this area."""
-        logger = _FASTSTREAM if self._app is None else self._app.logger
+        logger = _FASTSTREAM if self.app is None else self.app.logger
         area_logger = logging.getLogger(f"faststream.adapters.{area}")
         if logger is _FASTSTREAM:
             return area_logger

@@ -232,7 +232,7 @@ class _Handler:
             app = self._running_app()
             parameters = [self._injected[name] for name in missing]
             plan = make_plan(self._owner, parameters, (), app.dependency_overrides)
-            run = MessageRun(plan, app, self._injection.broker.context)
+            run = MessageRun(plan, app, self._injection.broker)
             return await run.handle(lambda run: call(*args, **kwargs, **run.arguments))
 
         return call_async
@@ -254,7 +254,7 @@ class _Handler:
                 return self._call(*positional, **named)
             return run.in_thread(partial(self._call, *positional, **named))
 
-        return await MessageRun(plan, app, self._injection.broker.context).handle(invoke)
+        return await MessageRun(plan, app, self._injection.broker).handle(invoke)
 
     def _make_plan(self, overrides: Overrides) -> Plan:
         return make_plan(

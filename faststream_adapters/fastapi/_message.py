@@ -1,7 +1,6 @@
 """Handle one message with a plan: dependencies, handler, background tasks, and every clean-up once."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from contextvars import copy_context
@@ -12,11 +11,11 @@ from typing import Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import BackgroundTasks, FastAPI, Request
 
+from faststream_adapters._compat.faststream import Broker
+from faststream_adapters._lifecycle.managed import managed_broker
 from faststream_adapters._utils.errors import shown_text
 
 from ._plan import GENERATORS, Kind, Plan, Step
-
-logger = logging.getLogger("faststream.adapters.hosts")
 
 HOLD = 10.0
 """Seconds for which a cancellation waits for a clean-up, or for a thread that may open something."""
@@ -35,12 +34,13 @@ class MessageRun:
     Args:
         plan: The plan of the handler.
         app: The application.
-        context: FastStream's context.
+        broker: The broker of the message.
     """
 
-    def __init__(self, plan: Plan, app: FastAPI, context: Any) -> None:
+    def __init__(self, plan: Plan, app: FastAPI, broker: Broker) -> None:
         self.plan = plan
-        self.context = context
+        self.context = broker.context
+        self._broker = broker
         self._app = app
         self._values: list[Any] = []
         self._request_stack: AsyncExitStack
@@ -126,6 +126,7 @@ class MessageRun:
             try:
                 await task()
             except Exception as error:  # noqa: BLE001 (as in a request, the response is complete already)
+                logger = managed_broker(self._broker).driver.loggers["hosts"]
                 logger.error("A background task failed: %s", shown_text(error))  # noqa: TRY400 (redacted)
 
     # With a clean-up.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from faststream import FastStream
+from faststream import AsyncAPI, FastStream
 
 from tests.harness.app_logs import AppLog, package_lines
 from tests.harness.hosts import StartupFailedError, serving
+from tests.harness.scrapes import FailingRegistry
 
 if TYPE_CHECKING:
     from tests.conformance.orders import Orders
@@ -21,6 +22,10 @@ STATES = [
     "Brokers: running -> draining",
     "Brokers: draining -> stopped",
 ]
+
+
+INVALID = "\ud800"
+"""Half of a character, which no document can contain."""
 
 
 class ListHandler(logging.Handler):
@@ -101,4 +106,21 @@ async def test_the_server_is_told_why_an_application_without_a_logger_did_not_st
     message = await fail_to_start(host, FastStream(orders.broker, logger=None, on_startup=[connect]))
     assert "ValueError: no route to postgres://***@db/shop" in message
     assert "in connect" in message
+    assert package_lines(caplog.records) == []
+
+
+async def test_what_endpoints_cannot_make_is_logged_by_the_logger_of_the_application(
+    host: Host, orders: Orders, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = AppLog()
+    app = FastStream(orders.broker, logger=log, specification=AsyncAPI(title=INVALID))
+    keywords: Any = {"metrics_path": "/metrics", "metrics_registry": FailingRegistry()}
+    async with serving(host.build(app, asyncapi_path="/asyncapi", **keywords)) as served:
+        paths = ("/asyncapi", "/asyncapi.json", "/metrics")
+        assert [await served.status(path) for path in paths] == [500, 500, 500]
+    lines = [line.splitlines()[0] for line in log.lines if line.startswith("ERROR")]
+    assert {*lines} == {
+        "ERROR The AsyncAPI document could not be built.",
+        "ERROR The metrics could not be collected.",
+    }
     assert package_lines(caplog.records) == []

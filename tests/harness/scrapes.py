@@ -82,6 +82,14 @@ async def scrape(app: ASGIApp, path: str = "/") -> Scrape:
     return Scrape(response.text)
 
 
+class FailingRegistry:
+    """A registry that cannot be collected."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Fail as a collector of the application may."""
+        raise ZeroDivisionError
+
+
 class BlockedCollector:
     """A collector of the metric `waited`, which blocks until the test lets it proceed."""
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field
 
 from faststream_adapters import BrokerLifespan
 from faststream_adapters.fastapi import FastStreamRouter, provide_broker
+from tests.harness.app_logs import AppLog, package_lines
 from tests.harness.fastapi_apps import running
 
 
@@ -382,6 +383,24 @@ async def test_background_tasks_run_after_the_handler(
     assert seen == ["handled", "planned by a dependency", "planned by the handler"]
     assert "A background task failed" in caplog.text
     assert "the mail server is down" in caplog.text
+
+
+async def test_a_failed_background_task_is_logged_by_the_logger_of_the_application(
+    broker: NatsBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    @broker.subscriber("orders")
+    async def handle(_: str, tasks: BackgroundTasks) -> None:
+        tasks.add_task(fail)
+
+    log, app = AppLog(), FastAPI()
+    app.include_router(FastStreamRouter(FastStream(broker, logger=log)))
+    async with TestNatsBroker(broker), app.router.lifespan_context(app):
+        await broker.publish("tea", "orders")
+    assert "ERROR A background task failed: " in log.text
+    assert package_lines(caplog.records) == []
 
 
 async def test_background_tasks_do_not_run_after_a_failure(broker: NatsBroker, seen: list[Any]) -> None:

@@ -1,6 +1,5 @@
 """The state of brokers and lifespans as Prometheus metrics."""
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from faststream_adapters._lifecycle.managed import ManagedBroker
 from faststream_adapters._lifecycle.options import State
 from faststream_adapters._lifecycle.targets import TargetView
 from faststream_adapters._utils.extras import require
-
-logger = logging.getLogger("faststream.adapters.metrics")
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Upper bounds of the histogram's buckets, in seconds. Supervision waits at most one second for a reply."""
@@ -108,6 +105,7 @@ class BrokerMetrics:
         except Exception as error:  # noqa: BLE001 (an error in metrics must not affect the brokers)
             if not self._error_logged:
                 self._error_logged = True
+                logger = self._target.loggers["metrics"]
                 logger.error("The metrics cannot be written: %s.", type(error).__name__)  # noqa: TRY400 (redacted)
 
 

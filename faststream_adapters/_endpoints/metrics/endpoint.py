@@ -1,7 +1,6 @@
 """The endpoint that Prometheus scrapes."""
 
 import gzip
-import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -25,8 +24,6 @@ from .workers import DIRECTORY_VARIABLE, WorkerCollector
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
-
-logger = logging.getLogger("faststream.adapters.metrics")
 
 _FAILED = AsgiResponse(
     b"The metrics could not be collected. The log contains the error.",
@@ -83,11 +80,15 @@ class _Metrics(Endpoint):
         if not isinstance(targets, list | tuple):
             msg = f"targets must be a list, not {type(targets).__name__}: pass targets=[...]."
             raise SetupError(msg)
-        self._brokers = BrokerMetrics(TargetView(targets)) if targets else None
+        self._brokers: BrokerMetrics | None = None
+        if targets:
+            target = TargetView(targets)
+            self.loggers = target.loggers
+            self._brokers = BrokerMetrics(target)
         self._codings = ("gzip",) if compression else ("identity",)
         # With this variable set, prometheus_client keeps the metrics in files instead of in memory.
         directory = os.environ.get(DIRECTORY_VARIABLE)
-        self._workers = None if directory is None else WorkerCollector(directory)
+        self._workers = None if directory is None else WorkerCollector(directory, self._log_broken)
         self._flight = SingleFlight()
         self._failure_logged = False
 
@@ -129,7 +130,17 @@ class _Metrics(Endpoint):
         """Log the first failure; further ones only after all metrics could be collected again."""
         if not self._failure_logged:
             self._failure_logged = True
-            logger.error("The metrics could not be collected.\n%s", redacted_traceback(error))
+            self.loggers["metrics"].error(
+                "The metrics could not be collected.\n%s", redacted_traceback(error)
+            )
+
+    def _log_broken(self, name: str, reason: str) -> None:
+        self.loggers["metrics"].warning(
+            "%r in the directory %s is left out of the metrics, because it cannot be read (%s).",
+            name,
+            DIRECTORY_VARIABLE,
+            reason,
+        )
 
     def _registries(self) -> Any:
         if self._workers is not None:

@@ -4,12 +4,11 @@ Workers of several containers may share the directory. Their process ids mean no
 so a worker counts as dead when no process has its file open for writing any more.
 """
 
-import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ from faststream.exceptions import SetupError
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
-
-logger = logging.getLogger("faststream.adapters.metrics")
 
 DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -38,12 +35,13 @@ class WorkerCollector:
 
     Args:
         directory: The directory of prometheus_client's files.
+        log: Logs what cannot be read, with its name and the reason.
 
     Raises:
         SetupError: The directory does not exist.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, log: Callable[[str, str], object]) -> None:
         self._directory = Path(directory)
         if not self._directory.is_dir():
             msg = (
@@ -51,6 +49,7 @@ class WorkerCollector:
                 "create an empty one before the server starts."
             )
             raise SetupError(msg)
+        self._log = log
         self._logged: set[str] = set()
 
     def collect(self) -> "Iterator[Metric]":
@@ -58,7 +57,9 @@ class WorkerCollector:
         broken: dict[str, str] = {}
         dead: set[str] = set()
         metrics = _merge([*self._files(dead, broken)], broken)
-        self._log(broken)
+        for name in broken.keys() - self._logged:
+            self._log(name, broken[name])
+        self._logged = {*broken}
         for metric in metrics:
             if metric.name.endswith(_IN_PROCESS_SUFFIX):
                 metric.samples = [sample for sample in metric.samples if sample.labels.get("pid") not in dead]
@@ -92,16 +93,6 @@ class WorkerCollector:
             else:
                 dead.add(name["pid"])
                 yield path
-
-    def _log(self, broken: dict[str, str]) -> None:
-        for name in broken.keys() - self._logged:
-            logger.warning(
-                "%r in the directory %s is left out of the metrics, because it cannot be read (%s).",
-                name,
-                DIRECTORY_VARIABLE,
-                broken[name],
-            )
-        self._logged = {*broken}
 
 
 def _merge(files: list[Path], broken: dict[str, str]) -> "list[Metric]":

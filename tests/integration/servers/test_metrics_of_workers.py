@@ -45,7 +45,7 @@ import sys
 from prometheus_client import CollectorRegistry, generate_latest
 from faststream_adapters._endpoints.metrics.workers import WorkerCollector
 registry = CollectorRegistry()
-registry.register(WorkerCollector(sys.argv[1]))
+registry.register(WorkerCollector(sys.argv[1], print))
 print(generate_latest(registry).decode())
 """
 
@@ -71,7 +71,7 @@ def worker(directory: Path, *prefix: str) -> Iterator[subprocess.Popen[str]]:
 
 def collect(directory: Path) -> Scrape:
     registry = CollectorRegistry()
-    registry.register(WorkerCollector(str(directory)))
+    registry.register(WorkerCollector(str(directory), print))
     return Scrape(generate_latest(registry).decode())
 
 
