@@ -1,7 +1,6 @@
 """Read the adapter's keywords from the config of a Quart app."""
 
 import json
-import logging
 from contextlib import suppress
 from typing import Any
 
@@ -9,20 +8,20 @@ from faststream.exceptions import SetupError
 from quart import Quart
 
 from faststream_adapters._hosting.options import AdapterKeywords
+from faststream_adapters._utils.loggers import Loggers
 from faststream_adapters._utils.options import declared, type_of
-
-logger = logging.getLogger("faststream.adapters.hosts")
 
 _PREFIX = "FASTSTREAM_"
 _KEYS = {f"{_PREFIX}{name.upper()}": name for name in declared(AdapterKeywords)}
 _PARSED_TYPES = (bool, float, float | None)
 
 
-def keywords_from_config(app: Quart) -> dict[str, Any]:
+def keywords_from_config(app: Quart, loggers: Loggers) -> dict[str, Any]:
     """Return the keywords that the app's config contains.
 
     Args:
         app: The app. Keys that its config lacks are added with the value None.
+        loggers: Where unknown keys are logged.
 
     Raises:
         SetupError: The value of a number or a boolean is invalid.
@@ -30,6 +29,7 @@ def keywords_from_config(app: Quart) -> dict[str, Any]:
     if unknown := sorted(key for key in app.config if key.startswith(_PREFIX) and key not in _KEYS):
         # Not an error: some apps load the whole environment, which may contain unrelated names with this
         # prefix.
+        logger = loggers["hosts"]
         logger.warning("QuartFastStream ignores unknown keys in app.config: %s.", ", ".join(unknown))
     keywords: dict[str, Any] = {}
     for key, name in _KEYS.items():

@@ -25,7 +25,7 @@ from faststream_adapters._hosting.commands import broker_commands
 from faststream_adapters._hosting.middleware import run_with_host
 from faststream_adapters._hosting.options import AdapterKeywords
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
-from faststream_adapters._lifecycle.targets import Target
+from faststream_adapters._lifecycle.targets import Target, loggers_of
 
 from ._config import keywords_from_config
 
@@ -94,7 +94,8 @@ class QuartFastStream:
             SetupError: A value in `app.config` is invalid, a path is in use already, or the blueprint has
                 been registered already.
         """
-        keywords = cast("AdapterKeywords", {**keywords_from_config(app), **self._keywords})
+        from_config = keywords_from_config(app, loggers_of(self._targets))
+        keywords = cast("AdapterKeywords", {**from_config, **self._keywords})
         assembly = assemble(self._targets, keywords)
         self._lifespan = assembly.broker_lifespan
         blueprint = blueprint or self._blueprint
@@ -106,13 +107,13 @@ class QuartFastStream:
         inner = cast("ASGIApp", app.asgi_app)
         wrapped = _LifespanMiddleware(app, inner, assembly.broker_lifespan, names, blueprint)
         app.asgi_app = wrapped  # type: ignore[method-assign, assignment]  # as Quart's documentation recommends
-        app.cli.add_command(broker_commands(lambda: _app_lifespan(app), lambda: lifespans))
+        app.cli.add_command(broker_commands(lambda: _app_lifespan(app, lifespans[0]), lambda: lifespans))
 
 
-def _app_lifespan(app: Quart) -> AbstractAsyncContextManager[None]:
+def _app_lifespan(app: Quart, lifespan: BrokerLifespan) -> AbstractAsyncContextManager[None]:
     """Return a context manager that runs the lifespan of the app as a server does."""
     scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-    return drive_lifespan(cast("ASGIApp", app), scope)
+    return drive_lifespan(cast("ASGIApp", app), scope, lifespan.loggers)
 
 
 def _add_routes(owner: Quart | Blueprint, routes: Routes) -> set[str]:

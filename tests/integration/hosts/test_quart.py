@@ -33,6 +33,7 @@ from faststream_adapters import (
 from faststream_adapters._lifecycle.options import State
 from faststream_adapters.quart import QuartFastStream, current_broker
 from faststream_adapters.quart._extension import view_for
+from tests.harness.app_logs import AppLog, package_lines
 from tests.harness.clients import client
 from tests.harness.servers import hold_port
 from tests.harness.servers.asgi import AppServer
@@ -571,6 +572,16 @@ def test_an_unknown_key_in_the_config_is_logged(broker: NatsBroker, caplog: pyte
     with caplog.at_level(logging.WARNING, "faststream.adapters"):
         QuartFastStream(broker, app=app)
     assert "FASTSTREAM_READYNESS_PATH" in caplog.text
+
+
+def test_an_unknown_key_in_the_config_is_logged_by_the_logger_of_the_application(
+    broker: NatsBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, app = AppLog(), Quart("shop")
+    app.config["FASTSTREAM_READYNESS_PATH"] = "/readyz"
+    QuartFastStream(FastStream(broker, logger=log), app=app)
+    assert "FASTSTREAM_READYNESS_PATH" in log.text
+    assert package_lines(caplog.records) == []
 
 
 def test_invalid_keywords_are_refused_by_the_constructor(broker: NatsBroker) -> None:
