@@ -48,6 +48,7 @@ def events(output: str) -> list[str]:
     return [line for line in output.splitlines() if line in LINES]
 
 
+@pytest.mark.full
 def test_sigterm_shuts_down_after_a_round_trip(host: Host, shared_nats: NatsServer) -> None:
     with uvicorn(host, shared_nats.url) as server, httpx.Client(base_url=server.url) as http:
         assert http.get("/hello").text == "tea ordered"

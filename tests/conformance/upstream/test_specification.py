@@ -85,6 +85,7 @@ def test_health(example: AppServer, nats: NatsServer) -> None:
     assert (response.status_code, response.content) == (500, b"")
 
 
+@pytest.mark.full
 def test_custom_route(example: AppServer, nats: NatsServer) -> None:
     for up in (True, False):
         response = get(example, "/health")
@@ -94,6 +95,7 @@ def test_custom_route(example: AppServer, nats: NatsServer) -> None:
     assert get(example, "/unknown").status_code == 404
 
 
+@pytest.mark.full
 def test_docs(example: AppServer) -> None:
     # "your AsyncAPI HTML representation can be found by the /docs url"
     response = get(example, "/docs")
@@ -103,6 +105,7 @@ def test_docs(example: AppServer) -> None:
     assert get(example, "/docs.json").json()["asyncapi"] == "3.0.0"
 
 
+@pytest.mark.full
 def test_reuse(example: AppServer, nats: NatsServer) -> None:
     assert get(example, "/liveness").status_code == 200
     assert get(example, "/readiness").status_code == 204
@@ -116,6 +119,7 @@ def test_reuse(example: AppServer, nats: NatsServer) -> None:
     assert get(example, "/readiness").status_code == 500
 
 
+@pytest.mark.full
 def test_mounting(example: AppServer, nats: NatsServer) -> None:
     for path in ("/health", "/health/"):
         assert get(example, path).status_code == 204

@@ -105,6 +105,7 @@ async def test_the_viewer_shows_everything(browser: Browser, services: Services,
         await visited.check()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("host", HOSTS)
 async def test_the_plain_page_shows_everything(browser: Browser, services: Services, host: str) -> None:
     service = services(host, viewer=False)
@@ -127,6 +128,7 @@ async def test_asyncapi_2_6_shows_everything(browser: Browser, services: Service
         await visited.check()
 
 
+@pytest.mark.full
 async def test_the_plain_page_is_shown_without_scripts(browser: Browser, services: Services) -> None:
     service = services()
     async with visit(browser, service.page, scripts=False) as visited:
@@ -183,6 +185,7 @@ async def test_the_page_fits_every_width_in_light_and_dark(
             await visited.check()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("viewer", [True, False], ids=["viewer", "plain"])
 async def test_the_page_prints_on_white(browser: Browser, services: Services, viewer: bool) -> None:
     service = services(viewer=viewer)

@@ -98,6 +98,7 @@ async def assert_reported_until_created(
     assert caplog.text.count(f"declared the topic '{TOPIC}', found no such topic.") == 1
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("fast_supervision")
 async def test_a_deleted_topic_is_reported_until_it_exists_again(
     server: KafkaServer, admin: Any, caplog: pytest.LogCaptureFixture
@@ -135,6 +136,7 @@ async def test_a_partition_that_does_not_exist_is_reported(
     assert f"declared the partitions 7 of the topic '{TOPIC}', found the partitions 0." in caplog.text
 
 
+@pytest.mark.full
 async def test_messages_that_a_stop_gives_up_are_counted(
     client: str, server: KafkaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,6 +155,7 @@ async def test_messages_that_a_stop_gives_up_are_counted(
     assert caplog.text.count(text) == 1
 
 
+@pytest.mark.full
 async def test_the_subscribers_of_a_broker_share_one_request_for_their_topics(
     client: str, server: KafkaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +176,7 @@ async def test_the_subscribers_of_a_broker_share_one_request_for_their_topics(
     assert asked == [["jobs", "other"]]
 
 
+@pytest.mark.full
 async def test_readiness_fails_while_the_server_is_frozen_and_recovers_without_a_restart(
     client: str, server: KafkaServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,6 +205,7 @@ async def test_concurrent_checks_share_one_request(client: str, server: KafkaSer
         assert len({id(result) for result in results}) == 1
 
 
+@pytest.mark.full
 async def test_a_thousand_checks_leak_no_tasks_threads_or_file_descriptors(
     client: str, server: KafkaServer
 ) -> None:
@@ -216,6 +221,7 @@ async def test_a_thousand_checks_leak_no_tasks_threads_or_file_descriptors(
         assert len(asyncio.all_tasks()) <= len(tasks) + 3
 
 
+@pytest.mark.full
 async def test_rejected_credentials_are_reported_without_the_password(
     client: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -234,6 +240,7 @@ async def test_rejected_credentials_are_reported_without_the_password(
     assert PASSWORD not in str(caught.getrepr(showlocals=False))
 
 
+@pytest.mark.full
 async def test_readiness_fails_while_the_server_requires_authentication(
     client: str, server: KafkaServer
 ) -> None:
@@ -358,6 +365,7 @@ async def test_a_client_is_restarted_while_the_server_stays_frozen(
         await service.publish_until_handled(3, 60.0)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("fast_supervision")
 async def test_a_subscriber_whose_task_ended_is_restarted(client: str, server: KafkaServer) -> None:
     service = Service(client, server.url)

@@ -313,6 +313,7 @@ async def test_concurrent_checks_share_one_ping(server: MqttServer) -> None:
         assert broker.pings <= pings + 1
 
 
+@pytest.mark.full
 async def test_a_thousand_probes_leak_no_tasks_or_file_descriptors(server: MqttServer) -> None:
     service = Service(server)
     async with service.lifespan:
@@ -343,6 +344,7 @@ async def overfill_queue(service: Service, server: MqttServer) -> None:
     await eventually(service.driver._has_full_queue)
 
 
+@pytest.mark.full
 async def test_a_check_succeeds_while_handlers_lag_behind_a_full_queue(server: MqttServer) -> None:
     """While a subscriber's queue is full, zmqtt reads nothing, not even the reply to a ping."""
     steps, release = asyncio.Queue[None](), asyncio.Event()
@@ -365,6 +367,7 @@ async def test_a_check_succeeds_while_handlers_lag_behind_a_full_queue(server: M
         await service.publish_and_handle(-1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dead", [True, False])
 async def test_a_full_queue_that_does_not_move_times_out_without_a_reconnect(
     server: MqttServer, monkeypatch: pytest.MonkeyPatch, dead: bool
@@ -397,6 +400,7 @@ async def test_a_full_queue_that_does_not_move_times_out_without_a_reconnect(
         assert service.client is first
 
 
+@pytest.mark.full
 async def test_a_queue_that_fills_during_a_check_makes_it_succeed(server: MqttServer) -> None:
     release = asyncio.Event()
 
@@ -612,6 +616,7 @@ async def test_the_client_is_replaced_while_the_server_stays_frozen(
         await service.publish_and_handle(1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["QoS 1", "workers"])
 async def test_a_server_that_stays_frozen_loses_no_messages(
     server: MqttServer, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -712,6 +717,7 @@ async def test_a_server_that_freezes_before_the_subscription_fails_the_start_in_
         await service.publish_and_handle(1)
 
 
+@pytest.mark.full
 async def test_a_frozen_server_does_not_delay_the_stop(
     server: MqttServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -781,6 +787,7 @@ async def test_a_stop_handles_delivered_messages(any_server: MqttServer, kind: s
     assert sorted(service.handled) == list(range(10))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["QoS 1", "workers"])
 async def test_a_subscriber_with_queued_messages_is_not_idle(server: MqttServer, kind: str) -> None:
     service = Service(server, kind)
@@ -800,6 +807,7 @@ async def test_a_subscriber_with_queued_messages_is_not_idle(server: MqttServer,
         assert sorted(service.handled) == list(range(100))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("drained", [False, True], ids=["killed before", "killed during"])
 @pytest.mark.parametrize("kind", ["QoS 1", "workers"])
 async def test_a_stop_handles_delivered_messages_after_the_server_was_killed(
@@ -843,6 +851,7 @@ async def test_messages_that_arrive_while_unsubscribing_are_handled(mosquitto: M
         assert service.handled == list(range(15))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["QoS 1", "workers"])
 async def test_a_stop_handles_messages_that_the_server_still_queues(mosquitto: MqttServer, kind: str) -> None:
     """The server sends a limited number of messages, and more once those are acknowledged."""
@@ -863,6 +872,7 @@ async def test_a_stop_handles_messages_that_the_server_still_queues(mosquitto: M
     assert sorted(service.handled) == list(range(100))
 
 
+@pytest.mark.full
 async def test_no_message_is_lost_or_repeated_when_one_of_two_shared_subscribers_stops(
     mosquitto: MqttServer,
 ) -> None:
@@ -908,6 +918,7 @@ PERSISTENT: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("version", PERSISTENT)
 @pytest.mark.parametrize("kind", ["QoS 1", "QoS 2", "workers"])
 async def test_messages_published_during_a_restart_are_kept_for_a_persistent_session(

@@ -996,6 +996,7 @@ async def test_a_message_is_redelivered_after_the_server_is_killed(rabbit: Rabbi
         await service.finish_handling(rabbit)
 
 
+@pytest.mark.full
 async def test_a_lifespan_can_be_entered_again_and_without_consuming(rabbit: RabbitServer) -> None:
     service = Service(rabbit.url)
     for _ in range(3):

@@ -347,6 +347,7 @@ async def test_concurrent_checks_share_one_ping(server: RedisServer, admin: Redi
         assert 0 < calls(admin, "ping") - before < 10
 
 
+@pytest.mark.full
 async def test_a_thousand_probes_leak_no_tasks_or_connections(server: RedisServer, admin: Redis) -> None:
     service = Service(server.url, "list")
     async with service.lifespan:
@@ -357,7 +358,8 @@ async def test_a_thousand_probes_leak_no_tasks_or_connections(server: RedisServe
         for _ in range(1000):
             assert await status(service.ready) == 200
         assert admin.info("clients")["connected_clients"] <= connections
-        assert len(asyncio.all_tasks()) <= tasks
+        # Supervision may be checking at this moment.
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
     await eventually(lambda: admin.info("clients")["connected_clients"] == 1)
 
 

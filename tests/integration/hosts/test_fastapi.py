@@ -1093,6 +1093,7 @@ async def publish(order: int, broker: Annotated[NatsBroker, Depends(provide_brok
 """
 
 
+@pytest.mark.full
 def test_sigterm_lets_a_handler_finish(nats: NatsServer) -> None:
     with AppServer.uvicorn(SERVED, env={"NATS_URL": nats.url}, ready_path="/ready") as server:
         assert httpx.get(f"{server.url}/ready/").status_code == 200
@@ -1113,6 +1114,7 @@ def test_the_root_path_of_the_server(nats: NatsServer) -> None:
             assert {http.get(url).status_code for url in assets(http, page)} == {200}
 
 
+@pytest.mark.full
 def test_a_failed_start_stops_the_server_and_releases_resources() -> None:
     port, held = hold_port()
     url = f"nats://user:hidden@127.0.0.1:{port}"

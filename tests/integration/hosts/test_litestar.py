@@ -593,6 +593,7 @@ def command(*words: str, url: str, **environment: str) -> AppServer:
     )
 
 
+@pytest.mark.full
 def test_handlers_finish_when_uvicorn_stops(nats: NatsServer) -> None:
     with AppServer.uvicorn(APP, env={"NATS_URL": nats.url, "WORK": "0.3"}, ready_path="/ready") as server:
         assert httpx.get(f"{server.url}/ready").status_code == 200
@@ -639,6 +640,7 @@ async def test_litestar_faststream_run_consumes_until_a_signal(nats: NatsServer,
     assert "Brokers: starting -> running" in output
 
 
+@pytest.mark.full
 def test_litestar_faststream_run_exits_with_1_if_it_cannot_start(nats: NatsServer) -> None:
     nats.stop()
     url = f"nats://user:hunter2@127.0.0.1:{nats.port}"
@@ -650,6 +652,7 @@ def test_litestar_faststream_run_exits_with_1_if_it_cannot_start(nats: NatsServe
     assert "host down" in ended.output
 
 
+@pytest.mark.full
 def test_litestar_faststream_info_lists_the_brokers_of_all_plugins() -> None:
     ended = command("faststream", "info", url="nats://user:hunter2@one:4222").run_to_exit()
     assert ended.returncode == 0

@@ -168,6 +168,7 @@ async def test_the_broker_starts_after_the_app_and_stops_before_it(broker: NatsB
     ]
 
 
+@pytest.mark.full
 async def test_generators_and_background_tasks_of_the_app_still_work(broker: NatsBroker) -> None:
     app = Quart("shop")
     seen: list[str] = []
@@ -1027,6 +1028,7 @@ def test_quart_faststream_run_consumes_until_a_signal(nats: NatsServer, stop: st
     assert "Traceback" not in output
 
 
+@pytest.mark.full
 def test_quart_faststream_run_exits_with_1_if_the_broker_cannot_start() -> None:
     port, held = hold_port()
     with held or nullcontext():
@@ -1049,6 +1051,7 @@ def test_quart_faststream_run_exits_with_1_if_the_app_cannot_start(nats: NatsSer
     assert "starting" not in ended.output
 
 
+@pytest.mark.full
 def test_quart_faststream_info_lists_the_brokers() -> None:
     ended = quart_command("nats://user:secret@example.com:4222", "faststream", "info").run_to_exit()
     assert ended.returncode == 0

@@ -528,6 +528,7 @@ async def test_faststream_run(shared_nats: NatsServer) -> None:
         assert "stopped gracefully" in server.output()
 
 
+@pytest.mark.full
 def test_faststream_run_with_a_missing_option_is_a_clear_error(shared_nats: NatsServer) -> None:
     app = CLI_APP.replace('env: str = "none"', "env: str")
     server = AppServer([sys.executable, *CLI], app=app, env={"NATS_URL": shared_nats.url})
