@@ -11,7 +11,7 @@ from enum import Enum
 from functools import lru_cache, partial
 from importlib import import_module
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack
 from urllib.parse import quote, unquote
 
 from faststream.asgi import AsyncAPIRoute as UpstreamRoute
@@ -25,6 +25,7 @@ from faststream_adapters._asgi.responses import AsgiResponse
 from faststream_adapters._asgi.routing import route_path
 from faststream_adapters._asgi.slow_responses import send_when_made
 from faststream_adapters._lifecycle.targets import loggers_of, parse_targets
+from faststream_adapters._utils.garbage import existing_objects_frozen
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 from faststream_adapters._utils.redaction import redacted_traceback
 from faststream_adapters._utils.threads import SingleFlight
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from .page import Page
 
 __all__ = ("AsyncAPIDocs", "AsyncAPIRoute", "make_asyncapi_asgi", "specification_of")
+
+T = TypeVar("T")
 
 # Seconds. Detecting changes takes a few microseconds per subscriber, so it is not done for every request.
 _CHECK_INTERVAL = 1.0
@@ -128,17 +131,24 @@ class _NotBuiltError(Exception):
     """The document could not be built, and the log contains the error."""
 
 
-class _Part:
+class _Part(Generic[T]):
     """A representation of the document, or a static file. It is built on first use, in a thread, and kept.
 
     A failure is kept too, and logged once.
 
     Args:
-        build: Builds the content for a page whose own files are in this folder.
+        source: Returns what the content is built from. The first call may take long.
+        build: Builds the content from that, for a page whose own files are in this folder.
         log: Logs an error.
     """
 
-    def __init__(self, build: Callable[[str], Content], log: Callable[[Exception], object]) -> None:
+    def __init__(
+        self,
+        source: Callable[[], T],
+        build: Callable[[T, str], Content],
+        log: Callable[[Exception], object],
+    ) -> None:
+        self._source = source
         self._build = build
         self._log = log
         self._contents: dict[str, Content] = {}
@@ -156,9 +166,13 @@ class _Part:
         try:
             # Further calls may be waiting when one has failed.
             if not self._failed:
-                content = self._kept(folder)
-                content.encode(coding)
-                return content
+                with existing_objects_frozen():
+                    source = self._source()
+                # The objects of the document exist by now.
+                with existing_objects_frozen():
+                    content = self._kept(source, folder)
+                    content.encode(coding)
+                    return content
         except _NotBuiltError:
             self._failed = True
         except Exception as error:  # noqa: BLE001 (models of the application can raise anything)
@@ -166,9 +180,9 @@ class _Part:
             self._log(error)
         return None
 
-    def _kept(self, folder: str) -> Content:
+    def _kept(self, source: T, folder: str) -> Content:
         if (content := self._contents.get(folder)) is None:
-            content = self._build(folder)
+            content = self._build(source, folder)
             if len(self._contents) >= _MAX_FOLDERS:
                 del self._contents[next(iter(self._contents))]
             self._contents[folder] = content
@@ -188,7 +202,7 @@ class _PartEndpoint(Endpoint):
     def __init__(
         self,
         flight: SingleFlight,
-        part: Callable[[], _Part],
+        part: Callable[[], _Part[Any]],
         folder: Callable[[Scope], str] = lambda _: "",
         *,
         include_in_schema: bool = False,
@@ -206,7 +220,9 @@ class _PartEndpoint(Endpoint):
         names = stack_names()
         return send_when_made(self._response(part, folder, scope, names), scope, receive, send)
 
-    async def _response(self, part: _Part, folder: str, scope: Scope, names: dict[str, Any]) -> AsgiResponse:
+    async def _response(
+        self, part: _Part[Any], folder: str, scope: Scope, names: dict[str, Any]
+    ) -> AsgiResponse:
         coding = coding_for(scope)
         build = partial(call_with_names, names, partial(part.content, folder, coding))
         content = await self._flight.run((part, folder, coding), build)
@@ -238,10 +254,10 @@ class _Version:
         self._page: Page | None = None
         self._failed = False
         self._log = log
-        self.json = _Part(lambda _: _json_content(self._built()), log)
-        self.viewer_json = _Part(lambda _: _json_content(_for_viewer(self._built())), log)
-        self.yaml = _Part(lambda _: _yaml_content(self._built()), log)
-        self.page = _Part(self._page_content, log)
+        self.json = _Part(self._built, lambda document, _: _json_content(document), log)
+        self.viewer_json = _Part(self._built, lambda document, _: _json_content(_for_viewer(document)), log)
+        self.yaml = _Part(self._built, lambda document, _: _yaml_content(document), log)
+        self.page = _Part(self._built, self._page_content, log)
 
     def describes(self, objects: list[object]) -> bool:
         """Return whether these are the objects that the document describes."""
@@ -270,11 +286,11 @@ class _Version:
             # The event loop has added a subscriber meanwhile.
             return document_of(self._specification)
 
-    def _page_content(self, folder: str) -> Content:
+    def _page_content(self, document: dict[str, Any], folder: str) -> Content:
         from .page import Page
 
         if self._page is None:
-            self._page = Page(self._built(), self._view)
+            self._page = Page(document, self._view)
         return self._page.content(folder)
 
 
@@ -396,7 +412,7 @@ class AsyncAPIDocs:
         return {f"/{asset.path}": self._file_endpoint(asset.content) for asset in page_assets(self._view)}
 
     def _file_endpoint(self, content: Content) -> Endpoint:
-        file = _Part(lambda _: content, self._log)
+        file = _Part(lambda: content, lambda content, _: content, self._log)
         return _PartEndpoint(self._flight, lambda: file)
 
     def _log(self, error: Exception) -> None:

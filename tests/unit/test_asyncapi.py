@@ -991,6 +991,22 @@ async def test_building_and_compressing_never_block_the_event_loop(path: str) ->
 async def on_any_order(order: Order) -> None: ...
 
 
+async def test_a_build_lets_no_garbage_collection_visit_what_exists_already() -> None:
+    """A full collection stops all threads, for a time that grows with the number of objects."""
+
+    class Collected(Counted):
+        def to_specification(self) -> Any:
+            visited.append(len(gc.get_objects()))
+            return super().to_specification()
+
+    visited: list[int] = []
+    existing = len(gc.get_objects())
+    assert (await fetch(make_asyncapi_asgi(Collected(order_broker())))).status_code == 200
+    assert visited[0] < existing / 10
+    assert gc.get_freeze_count() == 0
+    assert len(gc.get_objects()) > existing / 2
+
+
 # --- what the page shows ---
 
 

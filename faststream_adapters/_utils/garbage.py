@@ -1,0 +1,28 @@
+"""Create many objects without a pause for the garbage collection of all others."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def existing_objects_frozen() -> Iterator[None]:
+    """Keep the garbage collector away from the objects that exist already, until the end of the block.
+
+    A full collection visits every object while no other thread can run: 0.1 s in an application with 400
+    subscribers. Whoever creates many objects causes one, also in a thread. In the block, a collection visits
+    the new objects only; afterwards everything is collected as before.
+
+    This has no effect in an application that has called `gc.freeze()` itself.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    count = gc.get_freeze_count()
+    try:
+        yield
+    finally:
+        # If there are more, the application has called `gc.freeze()` meanwhile, and wants them to stay.
+        if gc.get_freeze_count() <= count:
+            gc.unfreeze()
