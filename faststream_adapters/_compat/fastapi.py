@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import fastapi
 from fastapi import params
+from fastapi._compat import field_annotation_is_scalar
 from faststream.exceptions import SetupError
 
 
@@ -50,3 +51,8 @@ def read_declaration(mark: params.Depends) -> Declaration:
             "Install another version of FastAPI, or a newer faststream-adapters."
         )
         raise SetupError(msg) from error
+
+
+def is_scalar(annotation: Any) -> bool:
+    """Return whether FastAPI takes a parameter from the query, and not from the body."""
+    return field_annotation_is_scalar(annotation)

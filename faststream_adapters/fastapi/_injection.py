@@ -53,8 +53,7 @@ class LifespanInjection:
     def install(self) -> None:
         """Prepare the brokers that the lifespan has now."""
         for broker in self.lifespan.brokers:
-            injection = _stored(broker, partial(BrokerInjection, broker))
-            injection.lifespans.add(self)
+            injection_of(broker).lifespans.add(self)
 
     def _prepare(self, app: object) -> None:
         """Refuse what could only fail for each message, before the brokers start in an application.
@@ -64,7 +63,7 @@ class LifespanInjection:
         """
         self.install()
         for broker in self.lifespan.brokers:
-            injection: BrokerInjection = vars(broker)[_ATTRIBUTE]
+            injection = injection_of(broker)
             injection.refresh()
             injection.check(getattr(app, "dependency_overrides", {}))
 
@@ -85,6 +84,8 @@ class BrokerInjection:
         """Those that may run the broker."""
         self.message_dependencies: tuple[params.Depends, ...] = ()
         """The dependencies that those that run it declare for each message."""
+        self.default_app: FastAPI | None = None
+        """Stands in while no application runs the broker; None refuses messages that need one."""
         self.refresh()
 
     @property
@@ -95,7 +96,11 @@ class BrokerInjection:
     def refresh(self) -> None:
         """Find out which lifespans run, and decorate outside other decorators, which may be new."""
         add_call_decorator(self.broker, self.decorate)
-        running = [each for each in self.lifespans if each.lifespan.state not in {"stopped", "failed"}]
+        running = [
+            each
+            for each in self.lifespans
+            if self.default_app is not None or each.lifespan.state not in {"stopped", "failed"}
+        ]
         self.message_dependencies = tuple(mark for each in running for mark in each.message_dependencies)
 
     def check(self, overrides: Overrides) -> None:
@@ -115,7 +120,7 @@ class BrokerInjection:
     def app(self) -> FastAPI | None:
         """The application that runs the broker."""
         host = self.broker.context.get("host")
-        return host if isinstance(host, FastAPI) else None
+        return host if isinstance(host, FastAPI) else self.default_app
 
 
 def _stored(owner: object, create: Callable[[], T]) -> T:
@@ -125,6 +130,18 @@ def _stored(owner: object, create: Callable[[], T]) -> T:
         attributes[_ATTRIBUTE] = create()
     stored: T = attributes[_ATTRIBUTE]
     return stored
+
+
+def injection_of(broker: Broker) -> BrokerInjection:
+    """Return the injection of a broker."""
+    return _stored(broker, partial(BrokerInjection, broker))
+
+
+def with_dependencies(call: AnyCallable, dependencies: tuple[params.Depends, ...]) -> AnyCallable:
+    """Return a handler whose messages have dependencies that are called before its own."""
+    function = update_wrapper(partial(call), call)
+    vars(function)[_ATTRIBUTE] = dependencies
+    return function
 
 
 def inject_into(lifespan: BrokerLifespan, message_dependencies: Iterable[params.Depends]) -> None:
@@ -155,11 +172,15 @@ class _Handler:
             if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}
         ]
         self._is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
+        self._own: tuple[params.Depends, ...] = getattr(call, _ATTRIBUTE, ())
         self._plan: Plan | None = None
 
     def check(self, dependencies: Sequence[Any], overrides: Overrides) -> None:
         for each in dependencies:
             if isinstance(each, params.Depends):
+                if self._injection.default_app is not None:
+                    self._own += (each,)
+                    continue
                 msg = (
                     f"The dependencies of the {self._owner} contain fastapi.Depends: use faststream.Depends "
                     "there, or message_dependencies of the FastStreamRouter."
@@ -174,7 +195,7 @@ class _Handler:
         self._make_plan(overrides)
 
     def decorated(self) -> AnyCallable:
-        if not self._injected and not self._injection.needs_app:
+        if not self._injected and not self._own and not self._injection.needs_app:
             if inspect.signature(self._call) == self._signature or inspect.isroutine(self._call):
                 return self._call
             # FastStream could not evaluate the annotations of an instance's `__call__`.
@@ -258,7 +279,7 @@ class _Handler:
 
     def _make_plan(self, overrides: Overrides) -> Plan:
         return make_plan(
-            self._owner, self._injected.values(), self._injection.message_dependencies, overrides
+            self._owner, self._injected.values(), self._injection.message_dependencies, overrides, self._own
         )
 
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:

@@ -146,6 +146,7 @@ def make_plan(
     parameters: Iterable[inspect.Parameter],
     before: tuple[params.Depends, ...],
     overrides: Overrides,
+    own: tuple[params.Depends, ...] = (),
 ) -> Plan:
     """Make the plan of a handler.
 
@@ -154,6 +155,7 @@ def make_plan(
         parameters: The parameters that FastAPI passes.
         before: Dependencies that come first, and whose values are not passed.
         overrides: The overrides of the application.
+        own: The same for this handler only; they follow `before`.
 
     Raises:
         SetupError: A dependency cannot work outside HTTP requests.
@@ -161,6 +163,8 @@ def make_plan(
     planner = _Planner(overrides)
     for mark in before:
         planner.add_dependency(mark, _anonymous(mark), "message_dependencies of the router", ())
+    for mark in own:
+        planner.add_dependency(mark, _anonymous(mark), f"dependencies of the {owner}", ())
     inputs = planner.add_parameters(parameters, owner, ())
     steps = tuple(planner.steps)
     replaced = tuple(planner.overrides.items())

@@ -123,7 +123,7 @@ class FastStreamRouter(APIRouter):
             )
 
     @asynccontextmanager
-    async def _run(self, app: FastAPI) -> AsyncIterator[None]:
+    async def _run(self, app: FastAPI) -> AsyncIterator[Any]:
         """Run the brokers. FastAPI enters this inside the application's lifespan, once for each inclusion."""
         self._check_paths(app)
         async with self.broker_lifespan(app):

@@ -150,7 +150,13 @@ def test_type_checkers_see_all_public_names() -> None:
     assert imported_for_type_checkers() == set(faststream_adapters.__all__)
 
 
-PUBLIC = {"__init__.py", "drivers.py", "testing.py", *(f"{name}/__init__.py" for name in FRAMEWORKS)}
+PUBLIC = {
+    "__init__.py",
+    "drivers.py",
+    "testing.py",
+    *(f"{name}/__init__.py" for name in FRAMEWORKS),
+    *(f"fastapi/plugin/{name}.py" for name in ("__init__", "confluent", "kafka", "nats", "rabbit", "redis")),
+}
 """The modules that users import from."""
 
 

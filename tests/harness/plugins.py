@@ -1,0 +1,59 @@
+"""FastStream's deprecated FastAPI plugin, and the package's stand-in for it."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from fastapi import FastAPI
+
+from tests.harness.brokers import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CLIENTS = tuple(name for name in NAMES if name != "mqtt")
+"""The clients that the stand-in has."""
+
+UPSTREAM, STAND_IN = "faststream.{}.fastapi", "faststream_adapters.fastapi.plugin.{}"
+
+
+def load_plugin(name: str, client: str = "nats") -> Any:
+    """Import the module of a client; FastStream's own warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return import_module(name.format(client))
+
+
+def importable_plugins() -> tuple[str, ...]:
+    """Return both, or the stand-in alone where FastStream has removed its plugin."""
+    try:
+        load_plugin(UPSTREAM)
+    except ImportError:
+        return (STAND_IN,)
+    return (UPSTREAM, STAND_IN)
+
+
+def app_with(*routers: Any, **keywords: Any) -> FastAPI:
+    """Return an application that includes routers."""
+    app = FastAPI(**keywords)
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Run an application's lifespan, and yield a client whose requests have its state."""
+    async with app.router.lifespan_context(app) as state:
+
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": dict(state or {})}, receive, send)
+
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(with_state), base_url="http://test"
+        ) as client:
+            yield client
