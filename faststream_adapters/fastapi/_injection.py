@@ -1,7 +1,7 @@
 """FastAPI dependencies in the subscribers of a broker."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial, update_wrapper
 from typing import Any, ForwardRef, TypeVar
 from weakref import WeakSet
@@ -14,22 +14,14 @@ from faststream.exceptions import SetupError
 from faststream_adapters._compat.faststream import (
     Broker,
     add_call_decorator,
-    call_for_messages,
     dependencies_of,
-    injects,
 )
+from faststream_adapters._hosting.handlers import Bind, HostHandler
+from faststream_adapters._hosting.signatures import AnyCallable, name_of
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 
 from ._message import MessageRun
-from ._parameters import (
-    AnyCallable,
-    check_http,
-    fastapi_mark,
-    faststream_mark,
-    has_fastapi_mark,
-    name_of,
-    signature_of,
-)
+from ._parameters import check_http, fastapi_mark, faststream_mark, has_fastapi_mark
 from ._plan import Overrides, Plan, make_plan
 
 T = TypeVar("T")
@@ -156,24 +148,28 @@ def inject_into(lifespan: BrokerLifespan, message_dependencies: Iterable[params.
     injection.install()
 
 
-class _Handler:
-    """A handler and its plans."""
+class _Handler(HostHandler):
+    """A handler and its plan.
+
+    Args:
+        injection: The injection of the broker.
+        call: The handler.
+    """
+
+    host = "FastAPI"
 
     def __init__(self, injection: BrokerInjection, call: AnyCallable) -> None:
+        super().__init__(injection.broker, call)
         self._injection = injection
-        self._call = call
-        self._owner = f"subscriber {name_of(call)!r}"
-        self._signature = signature_of(call)
-        parameters = self._signature.parameters
-        self._injected = {name: each for name, each in parameters.items() if has_fastapi_mark(each)}
-        self._positional = [
-            each.name
-            for each in parameters.values()
-            if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}
-        ]
-        self._is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
         self._own: tuple[params.Depends, ...] = getattr(call, _ATTRIBUTE, ())
         self._plan: Plan | None = None
+
+    def is_passed(self, parameter: inspect.Parameter) -> bool:
+        return has_fastapi_mark(parameter)
+
+    @property
+    def needs_app(self) -> bool:
+        return super().needs_app or bool(self._own) or self._injection.needs_app
 
     def check(self, dependencies: Sequence[Any], overrides: Overrides) -> None:
         for each in dependencies:
@@ -182,134 +178,41 @@ class _Handler:
                     self._own += (each,)
                     continue
                 msg = (
-                    f"The dependencies of the {self._owner} contain fastapi.Depends: use faststream.Depends "
+                    f"The dependencies of the {self.owner} contain fastapi.Depends: use faststream.Depends "
                     "there, or message_dependencies of the FastStreamRouter."
                 )
                 raise SetupError(msg)
-            _check_faststream(each, self._owner)
-        for parameter in self._signature.parameters.values():
+            _check_faststream(each, self.owner)
+        for parameter in self.signature.parameters.values():
             if isinstance(mark := faststream_mark(parameter), Dependant):
-                _check_faststream(mark, self._owner)
+                _check_faststream(mark, self.owner)
             elif mark is None:
-                check_http(parameter, self._owner)
-        self._make_plan(overrides)
+                check_http(parameter, self.owner)
+        self._plan_for_messages(overrides)
 
-    def decorated(self) -> AnyCallable:
-        if not self._injected and not self._own and not self._injection.needs_app:
-            if inspect.signature(self._call) == self._signature or inspect.isroutine(self._call):
-                return self._call
-            # FastStream could not evaluate the annotations of an instance's `__call__`.
-            return self._with_signature(self._direct_call())
-        function = self._with_signature(self._direct_call())
-        for_messages = self._with_signature(self._on_message)
-        if not injects(self._injection.broker):
-            return for_messages
-        call_for_messages(function, for_messages)
-        return function
-
-    def _with_signature(self, function: AnyCallable) -> AnyCallable:
-        if inspect.ismethod(function):
-            method = function
-
-            async def function(*args: Any, **kwargs: Any) -> Any:
-                return await method(*args, **kwargs)
-
-        update_wrapper(function, self._call, updated=())
-        signature = self._signature.replace(
-            parameters=[
-                each for each in self._signature.parameters.values() if each.name not in self._injected
-            ]
-        )
-        vars(function)["__signature__"] = signature
-        function.__annotations__ = {
-            each.name: each.annotation
-            for each in signature.parameters.values()
-            if each.annotation is not each.empty
-        }
-        if signature.return_annotation is not signature.empty:
-            function.__annotations__["return"] = signature.return_annotation
-        return function
-
-    def _direct_call(self) -> AnyCallable:
-        """Return what a direct call of the handler calls: values that are given take precedence."""
-        call = self._call
-
-        if not self._is_async:
-
-            def call_sync(*args: Any, **kwargs: Any) -> Any:
-                if missing := self._missing(args, kwargs):
-                    msg = (
-                        f"A direct call of the {self._owner} needs values for {', '.join(missing)}: only a "
-                        "handler that is an async function gets them from FastAPI in a direct call."
-                    )
-                    raise TypeError(msg)
-                return call(*args, **kwargs)
-
-            return call_sync
-
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            if not (missing := self._missing(args, kwargs)):
-                return await call(*args, **kwargs)
-            app = self._running_app()
-            parameters = [self._injected[name] for name in missing]
-            plan = make_plan(self._owner, parameters, (), app.dependency_overrides)
-            run = MessageRun(plan, app, self._injection.broker)
-            return await run.handle(lambda run: call(*args, **kwargs, **run.arguments))
-
-        return call_async
-
-    def _missing(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
-        given = {*self._positional[: len(args)], *kwargs}
-        return [name for name in self._injected if name not in given]
-
-    async def _on_message(self, *args: Any, **kwargs: Any) -> Any:
-        app = self._running_app()
-        overrides = app.dependency_overrides
-        plan = self._plan
-        if plan is None or not plan.is_valid(self._injection.message_dependencies, overrides):
-            plan = self._plan = self._make_plan(overrides)
-
-        def invoke(run: MessageRun) -> Any:
-            positional, named = self._bind(args, {**kwargs, **run.arguments})
-            if self._is_async:
-                return self._call(*positional, **named)
-            return run.in_thread(partial(self._call, *positional, **named))
-
-        return await MessageRun(plan, app, self._injection.broker).handle(invoke)
-
-    def _make_plan(self, overrides: Overrides) -> Plan:
-        return make_plan(
-            self._owner, self._injected.values(), self._injection.message_dependencies, overrides, self._own
-        )
-
-    def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
-        """Return the arguments of the handler.
-
-        Args:
-            args: Arguments without those that FastAPI passes.
-            kwargs: Arguments by name, with all that FastAPI passes.
-        """
-        if not args:
-            return args, kwargs
-        left, positional = list(args), []
-        for name in self._positional:
-            if name in kwargs:
-                positional.append(kwargs.pop(name))
-            elif left:
-                positional.append(left.pop(0))
-            else:
-                break
-        return (*positional, *left), kwargs
-
-    def _running_app(self) -> FastAPI:
+    async def handle(self, bind: Bind, names: Collection[str] | None) -> Any:
         app = self._injection.app
         if app is None:
-            msg = (
-                f"The {self._owner} has FastAPI dependencies, but no FastAPI application runs its broker: "
-                "run the application's lifespan. In tests, app_client of faststream_adapters.testing does."
-            )
-            raise SetupError(msg)
-        return app
+            raise self.no_app_error()
+        overrides = app.dependency_overrides
+        if names is not None:
+            plan = make_plan(self.owner, [self.passed[name] for name in names], (), overrides)
+        elif self._plan and self._plan.is_valid(self._injection.message_dependencies, overrides):
+            plan = self._plan
+        else:
+            plan = self._plan_for_messages(overrides)
+        run = MessageRun(plan, app, self._injection.broker)
+
+        def invoke(run: MessageRun) -> Any:
+            call = bind(run.arguments)
+            return call() if self.is_async else run.in_thread(call)
+
+        return await run.handle(invoke)
+
+    def _plan_for_messages(self, overrides: Overrides) -> Plan:
+        before = self._injection.message_dependencies
+        self._plan = make_plan(self.owner, self.passed.values(), before, overrides, self._own)
+        return self._plan
 
 
 def _check_faststream(dependant: Dependant, owner: str) -> None:

@@ -1,13 +1,11 @@
 """The parameters of handlers and of FastAPI dependencies: where their values come from."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Annotated, Any, TypeAlias, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, get_origin
 
 from fast_depends.dependencies import Dependant
 from fast_depends.library import CustomField
-from fast_depends.utils import collect_outer_stack_locals
 from fastapi import BackgroundTasks, Request, Response, UploadFile, WebSocket, params
 from fastapi.requests import HTTPConnection
 from fastapi.security import SecurityScopes
@@ -18,7 +16,7 @@ from starlette.datastructures import UploadFile as StarletteUploadFile
 from starlette.responses import Response as StarletteResponse
 from typing_extensions import TypeAliasType
 
-AnyCallable: TypeAlias = Callable[..., Any]
+from faststream_adapters._hosting.signatures import AnyCallable, without_arguments
 
 _HTTP_MARKS = (params.Param, params.Body)
 """The classes of `Path`, `Query`, `Header` and `Cookie`, and those of `Body`, `Form` and `File`."""
@@ -37,64 +35,6 @@ _INJECTED_TYPES: Mapping[type, type] = {
 
 _IN_FASTSTREAM = {"Path", "Header"}
 """The names that FastStream has too."""
-
-
-def signature_of(function: AnyCallable) -> inspect.Signature:
-    """Return a signature whose postponed annotations are evaluated, as far as their names are known.
-
-    Args:
-        function: Also a class or a callable instance, whose annotations belong to its `__call__`.
-    """
-    signature = inspect.signature(function)
-    parameters = signature.parameters.values()
-    annotations = [*(each.annotation for each in parameters), signature.return_annotation]
-    if not any(isinstance(each, str) for each in annotations):
-        return signature
-    names = _globals_of(function)
-    *annotations, returned = [_evaluated(each, names) for each in annotations]
-    return inspect.Signature(
-        [
-            each.replace(annotation=annotation)
-            for each, annotation in zip(parameters, annotations, strict=True)
-        ],
-        return_annotation=returned,
-    )
-
-
-def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
-    if not isinstance(annotation, str):
-        return annotation
-    for local in ({}, collect_outer_stack_locals()):
-        try:
-            return eval(annotation, names, local)  # noqa: S307 (as typing.get_type_hints does)
-        except Exception:  # noqa: BLE001, S112 (names that only the type checker imports)
-            continue
-    return annotation
-
-
-def _globals_of(function: AnyCallable) -> dict[str, Any]:
-    function = inspect.unwrap(without_arguments(function))
-    candidates = map(inspect.unwrap, (function, *_methods_of(function)))
-    return next((each.__globals__ for each in candidates if hasattr(each, "__globals__")), {})
-
-
-def _methods_of(function: AnyCallable) -> tuple[AnyCallable, ...]:
-    """Return the methods that a class or an instance has when it is called."""
-    if inspect.isclass(function):
-        return (function.__init__, function.__new__)
-    return (type(function).__call__,)
-
-
-def without_arguments(function: AnyCallable) -> AnyCallable:
-    """Return the function inside `functools.partial`."""
-    while isinstance(function, partial):
-        function = function.func
-    return function
-
-
-def name_of(function: AnyCallable) -> str:
-    """Return the name of a function, or the representation of a callable instance."""
-    return getattr(inspect.unwrap(without_arguments(function)), "__name__", repr(function))
 
 
 def class_of(parameter: inspect.Parameter) -> Any:

@@ -21,9 +21,9 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from faststream_adapters._compat.fastapi import read_declaration
+from faststream_adapters._hosting.signatures import AnyCallable, name_of, signature_of, without_arguments
 
 from ._parameters import (
-    AnyCallable,
     check_http,
     check_security,
     class_of,
@@ -31,9 +31,6 @@ from ._parameters import (
     fastapi_mark,
     faststream_mark,
     marks_of,
-    name_of,
-    signature_of,
-    without_arguments,
 )
 
 Overrides = Mapping[AnyCallable, AnyCallable]

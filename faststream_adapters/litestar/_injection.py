@@ -1,16 +1,14 @@
 """Litestar's dependencies and controllers in the subscribers of a broker."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from difflib import get_close_matches
-from functools import partial, update_wrapper
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from anyio.to_thread import run_sync
 from fast_depends.dependencies import Dependant
-from fast_depends.utils import get_typed_signature, is_coroutine_callable
 from faststream.exceptions import SetupError
 from litestar import Controller, Litestar, Router
 from litestar.connection import ASGIConnection
@@ -25,13 +23,12 @@ from litestar.utils.helpers import unwrap_partial
 from faststream_adapters._compat.faststream import (
     Broker,
     add_call_decorator,
-    call_for_messages,
     declared_call,
     dependencies_of,
-    injects,
 )
-
-AnyCallable = Callable[..., Any]
+from faststream_adapters._hosting.clean_up import CleanUpStack, MessageScope
+from faststream_adapters._hosting.handlers import Bind, HostHandler
+from faststream_adapters._hosting.signatures import AnyCallable, name_of, signature_of
 
 _ATTRIBUTE = "_faststream_adapters_litestar"
 _STATE = "state"
@@ -57,32 +54,72 @@ class _Plan(NamedTuple):
     """What a subscriber gets from an application.
 
     Args:
-        controller: The instance whose method the subscriber is.
+        values: The parameters of the subscriber that are the same for each message, with their values.
         steps: The dependencies in the order in which they are resolved.
         names: The parameters of the subscriber that are dependencies.
         states: The parameters of the subscriber that are the application's state, with their types.
     """
 
-    controller: Controller | None
+    values: Mapping[str, Any]
     steps: Sequence[_Step]
     names: Sequence[str]
     states: Mapping[str, type[Any]]
 
-    async def resolve(self, app: Litestar, stack: AsyncExitStack) -> dict[str, Any]:
-        """Return the arguments; the stack ends the generators."""
+    @property
+    def has_clean_up(self) -> bool:
+        """Whether a generator has to end after the handler."""
+        return any(_is_generator(step.provide) for step in self.steps)
+
+
+class _MessageRun(MessageScope):
+    """The dependencies of one message.
+
+    Args:
+        plan: The plan of the handler.
+        app: The application.
+    """
+
+    def __init__(self, plan: _Plan, app: Litestar) -> None:
+        super().__init__()
+        self._plan = plan
+        self._app = app
+        self.arguments: dict[str, Any] = {}
+        """The handler's arguments that Litestar passes."""
+
+    async def handle(self, invoke: Callable[[], Awaitable[Any]]) -> Any:
+        """Return what the handler returns.
+
+        Args:
+            invoke: Calls the handler.
+        """
+        if self._plan.has_clean_up:
+            return await self.run(partial(self._handle, invoke))
+        return await self._handle(invoke)
+
+    async def _handle(self, invoke: Callable[[], Awaitable[Any]]) -> Any:
+        async with CleanUpStack(self) as stack:
+            await self._resolve(stack)
+            return await invoke()
+
+    async def _resolve(self, stack: AsyncExitStack) -> None:
+        plan, state = self._plan, self._app.state
         values: dict[str, Any] = {}
-        for step in self.steps:
+        for step in plan.steps:
             arguments = {name: values[name] for name in step.needs}
             if step.state is not None:
-                arguments[_STATE] = step.state(app.state, deep_copy=False)
+                arguments[_STATE] = step.state(state, deep_copy=False)
             value = await step.provide(**arguments)
             if step.provide.has_async_generator_dependency:
                 value = await stack.enter_async_context(asynccontextmanager(partial(_same, value))())
             elif step.provide.has_sync_generator_dependency:
                 value = stack.enter_context(contextmanager(partial(_same, value))())
             values[step.name] = value
-        states = {name: kind(app.state, deep_copy=False) for name, kind in self.states.items()}
-        return {**{name: values[name] for name in self.names}, **states}
+        states = {name: kind(state, deep_copy=False) for name, kind in plan.states.items()}
+        self.arguments = {**plan.values, **{name: values[name] for name in plan.names}, **states}
+
+
+def _is_generator(provide: Provide) -> bool:
+    return provide.has_async_generator_dependency or provide.has_sync_generator_dependency
 
 
 def _same(value: Any) -> Any:
@@ -209,7 +246,7 @@ class AppProviders:
 async def _no_route() -> None: ...
 
 
-class _Handler:
+class _Handler(HostHandler):
     """A handler of a broker.
 
     Args:
@@ -217,22 +254,17 @@ class _Handler:
         call: The function, or the method of a controller's class.
     """
 
+    host = "Litestar"
+
     def __init__(self, injection: BrokerInjection, call: AnyCallable) -> None:
-        self._injection = injection
-        self._call = call
-        self.owner = f"subscriber {_name(call)!r}"
         self._class = _class_of_method(call)
-        signature, returned = get_typed_signature(call)
-        parameters = list(signature.parameters.values())
-        self._full = inspect.Signature(parameters)
-        self._self = parameters.pop(0).name if self._class is not None else None
-        self._without_self = inspect.Signature(parameters)
-        self._parameters = parameters
-        self._visible = signature.replace(
-            parameters=[each for each in parameters if not _is_injected(each)], return_annotation=returned
-        )
-        self._is_async = is_coroutine_callable(call)
+        self._self = next(iter(signature_of(call).parameters)) if self._class is not None else None
+        super().__init__(injection.broker, call)
+        self._injection = injection
         self._cached: tuple[AppProviders, _Plan] | None = None
+
+    def is_passed(self, parameter: inspect.Parameter) -> bool:
+        return parameter.name == self._self or _is_injected(parameter)
 
     def plan(self, providers: AppProviders) -> _Plan:
         """Return what the handler gets from an application.
@@ -241,21 +273,25 @@ class _Handler:
             SetupError: A parameter cannot be passed.
         """
         if self._cached is None or self._cached[0] is not providers:
-            self._cached = providers, self._make_plan(providers)
+            self._cached = providers, self._make_plan(providers, self.signature.parameters)
         return self._cached[1]
 
-    def _make_plan(self, providers: AppProviders) -> _Plan:
+    def _make_plan(self, providers: AppProviders, parameters: Collection[str]) -> _Plan:
+        """Make the plan for some of the parameters."""
         controller: Controller | None = None
         router: Router = providers.app
         if self._class is not None:
             controller, router = providers.controller(self._class)
         known = providers.dependencies(router)
         steps: dict[str, _Step] = {}
+        values: dict[str, Any] = {}
         states: dict[str, type[Any]] = {}
         names: list[str] = []
-        for parameter in self._parameters:
-            name = parameter.name
-            if (state := _state_type(parameter.annotation)) is not None:
+        for name in parameters:
+            parameter = self.signature.parameters[name]
+            if name == self._self:
+                values[name] = controller
+            elif (state := _state_type(parameter.annotation)) is not None:
                 states[name] = state
             elif not _is_injected(parameter):
                 _check_own(parameter, self.owner)
@@ -264,100 +300,26 @@ class _Handler:
                 names.append(name)
             elif parameter.default is parameter.empty:
                 raise _unknown_dependency(name, known, self.owner)
-        return _Plan(controller, list(steps.values()), names, states)
+        return _Plan(values, list(steps.values()), names, states)
 
-    @property
-    def needs_app(self) -> bool:
-        """Whether Litestar passes any of its arguments."""
-        return self._class is not None or any(map(_is_injected, self._parameters))
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self._class is None or (args and isinstance(args[0], self._class)):
+            return super().given(args, kwargs)
+        # The instance of the controller is left out.
+        parameters = [each for name, each in self.signature.parameters.items() if name != self._self]
+        return inspect.Signature(parameters).bind_partial(*args, **kwargs).arguments
 
-    def no_app_error(self) -> SetupError:
-        """Return the error for running without an application."""
-        return SetupError(
-            f"The {self.owner} needs its Litestar application, but none runs its broker: run the lifespan of "
-            "the application. In tests, app_client of faststream_adapters.testing does."
-        )
-
-    def decorated(self) -> AnyCallable:
-        """Return the function that FastStream calls."""
-        if not self.needs_app:
-            return self._call
-        for_messages = self._with_signature(self._on_message)
-        if not injects(self._injection.broker):
-            return for_messages
-        direct = self._with_signature(self._direct_async if self._is_async else self._direct_sync)
-        call_for_messages(direct, for_messages)
-        return direct
-
-    def _with_signature(self, method: AnyCallable) -> AnyCallable:
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            return await method(*args, **kwargs)
-
-        def call_sync(*args: Any, **kwargs: Any) -> Any:
-            return method(*args, **kwargs)
-
-        function = call_async if inspect.iscoroutinefunction(method) else call_sync
-        update_wrapper(function, self._call, updated=())
-        vars(function)["__signature__"] = self._visible
-        return function
-
-    async def _on_message(self, *args: Any, **kwargs: Any) -> Any:
-        """Handle a message, whose arguments are those of the visible signature."""
-        return await self._handle(self._visible.bind_partial(*args, **kwargs).arguments)
-
-    async def _direct_async(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the handler; given values take precedence over those of the application."""
-        given = self._bind(args, kwargs)
-        return await (self._handle(given) if self._missing(given) else self._invoke(given))
-
-    def _direct_sync(self, *args: Any, **kwargs: Any) -> Any:
-        given = self._bind(args, kwargs)
-        if missing := self._missing(given):
-            msg = (
-                f"A direct call of the {self.owner} needs values for {', '.join(missing)}: only an async "
-                "function gets them from Litestar in a direct call."
-            )
-            raise TypeError(msg)
-        return self._invoke(given)
-
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments by name, which may include the instance of the controller."""
-        has_self = self._class is not None and bool(args) and isinstance(args[0], self._class)
-        signature = self._full if has_self else self._without_self
-        return signature.bind_partial(*args, **kwargs).arguments
-
-    def _invoke(self, arguments: dict[str, Any]) -> Any:
-        bound = inspect.BoundArguments(self._full, arguments)
-        return self._call(*bound.args, **bound.kwargs)
-
-    def _missing(self, given: Mapping[str, Any]) -> list[str]:
-        names = [each.name for each in self._parameters if _is_injected(each) and each.default is each.empty]
-        return [name for name in (self._self, *names) if name is not None and name not in given]
-
-    async def _handle(self, given: Mapping[str, Any]) -> Any:
+    async def handle(self, bind: Bind, names: Collection[str] | None) -> Any:
         providers = self._injection.running
         if providers is None:
             raise self.no_app_error()
-        plan = self.plan(providers)
-        failure: BaseException | None = None
-        result: Any = None
-        async with AsyncExitStack() as stack:
-            try:
-                arguments = await plan.resolve(providers.app, stack)
-                if self._self is not None:
-                    arguments[self._self] = plan.controller
-                arguments.update(given)
-                if self._is_async:
-                    result = await self._invoke(arguments)
-                else:
-                    result = await run_sync(self._invoke, arguments)
-            except BaseException as error:
-                failure = error
-                raise
-        if failure is not None:
-            # A generator has suppressed it. As in Litestar's routes, that changes nothing.
-            raise failure
-        return result
+        plan = self.plan(providers) if names is None else self._make_plan(providers, names)
+        run = _MessageRun(plan, providers.app)
+        return await run.handle(lambda: self._invoke(run, bind))
+
+    async def _invoke(self, run: "_MessageRun", bind: Bind) -> Any:
+        call = bind(run.arguments)
+        return await (call() if self.is_async else run.in_thread(call))
 
 
 def _add_steps(
@@ -414,8 +376,8 @@ def _check_faststream(dependant: Dependant, owner: str) -> None:
     Raises:
         SetupError: It does.
     """
-    owner = f"dependency {_name(dependant.dependency)!r} of the {owner}"
-    for parameter in get_typed_signature(dependant.dependency)[0].parameters.values():
+    owner = f"dependency {name_of(dependant.dependency)!r} of the {owner}"
+    for parameter in signature_of(dependant.dependency).parameters.values():
         if _is_injected(parameter):
             msg = (
                 f"The parameter {parameter.name!r} of the {owner} is Litestar's, but FastStream calls this "
@@ -483,7 +445,3 @@ def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
-
-
-def _name(call: AnyCallable) -> str:
-    return getattr(inspect.unwrap(call), "__name__", repr(call))

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPMethod
 from types import TracebackType
 from typing import Any, Unpack, cast
@@ -12,6 +13,8 @@ from faststream import BaseMiddleware
 from faststream.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from faststream.exceptions import SetupError
 from quart import Blueprint, Quart, Response, current_app, request
+from quart.ctx import AppContext
+from quart.signals import appcontext_tearing_down
 from werkzeug.datastructures import Headers
 from werkzeug.routing import Rule
 
@@ -20,7 +23,9 @@ from faststream_adapters._asgi.lifespan_protocol import drive_lifespan, serve_li
 from faststream_adapters._asgi.responses import collect_response
 from faststream_adapters._asgi.routing import Routes
 from faststream_adapters._compat import quart_schema
+from faststream_adapters._compat.quart import pop_torn_down
 from faststream_adapters._hosting.assembly import HostInfo, assemble, check_keywords
+from faststream_adapters._hosting.clean_up import MessageScope
 from faststream_adapters._hosting.commands import broker_commands
 from faststream_adapters._hosting.middleware import run_with_host
 from faststream_adapters._hosting.options import AdapterKeywords
@@ -263,5 +268,19 @@ class _AppContextMiddleware(BaseMiddleware[Any, Any]):
         exc_tb: TracebackType | None = None,
     ) -> bool | None:
         if self._app_context is not None:
-            await self._app_context.pop(exc_val)
+            await _pop(self._app_context, exc_val)
         return await super().after_processed(exc_type, exc_val, exc_tb)
+
+
+async def _pop(context: AppContext, error: BaseException | None) -> None:
+    """Run the teardown functions of an app context without interruption, and end it."""
+    app = context.app
+    if not app.teardown_appcontext_funcs and not appcontext_tearing_down.receivers:
+        await context.pop(error)
+        return
+    scope = MessageScope()
+    scope.hold()
+    try:
+        await scope.run(partial(app.do_teardown_appcontext, error))
+    finally:
+        await pop_torn_down(context)

@@ -251,58 +251,6 @@ async def cancel_a_message(
     assert await cancelled(task)
 
 
-async def test_a_cancelled_handler_is_cleaned_up_however_often_it_is_cancelled(
-    broker: NatsBroker, seen: list[str]
-) -> None:
-    handling, closing, may_close = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def session() -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            closing.set()
-            await may_close.wait()
-            seen.append("closed")
-
-    @broker.subscriber("orders")
-    async def handle(item: str, session: Annotated[None, Depends(session)]) -> None:
-        handling.set()
-        await asyncio.Event().wait()
-
-    async with running(broker):
-        task = asyncio.create_task(broker.publish("tea", "orders"))
-        await handling.wait()
-        task.cancel()
-        await closing.wait()
-        for _ in range(3):
-            task.cancel()
-            await asyncio.sleep(0)
-        assert not task.done()
-        may_close.set()
-        assert await cancelled(task)
-    assert seen == ["closed"]
-
-
-async def test_a_cancellation_waits_for_a_clean_up_that_has_begun(
-    broker: NatsBroker, seen: list[str]
-) -> None:
-    closing, may_close = asyncio.Event(), asyncio.Event()
-
-    async def session() -> AsyncIterator[None]:
-        yield
-        closing.set()
-        await may_close.wait()
-        seen.append("closed")
-
-    @broker.subscriber("orders")
-    async def handle(item: str, session: Annotated[None, Depends(session)]) -> None:
-        seen.append("handled")
-
-    async with running(broker):
-        await cancel_a_message(broker, closing, may_close)
-    assert seen == ["handled", "closed"]
-
-
 async def test_a_cancellation_waits_for_a_thread_that_opens_something(
     broker: NatsBroker, seen: list[str]
 ) -> None:
@@ -397,32 +345,6 @@ async def test_a_handler_may_swallow_a_cancellation(broker: NatsBroker, seen: li
         task.cancel()
         assert not await cancelled(task)
     assert seen == ["open session", "swallowed", "close session"]
-
-
-async def test_a_clean_up_that_hangs_is_interrupted_in_the_end(
-    broker: NatsBroker, seen: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("faststream_adapters.fastapi._message.HOLD", 0.0)
-    closing = asyncio.Event()
-
-    async def session() -> AsyncIterator[None]:
-        yield
-        closing.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            seen.append("interrupted")
-
-    @broker.subscriber("orders")
-    async def handle(item: str, session: Annotated[None, Depends(session)]) -> None:
-        seen.append("handled")
-
-    async with running(broker):
-        task = asyncio.create_task(broker.publish("tea", "orders"))
-        await closing.wait()
-        task.cancel()
-        assert await cancelled(task)
-    assert seen == ["handled", "interrupted"]
 
 
 @pytest.mark.skipif(

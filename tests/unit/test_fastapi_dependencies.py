@@ -1012,7 +1012,9 @@ async def test_without_the_application_only_those_with_dependencies_fail(
 
     async with TestNatsBroker(broker):
         await broker.publish("tea", "bills")
-        with pytest.raises(SetupError, match=r"subscriber 'handle' has FastAPI dependencies.*app_client"):
+        with pytest.raises(
+            SetupError, match=r"subscriber 'handle' needs its FastAPI application.*app_client"
+        ):
             await broker.publish("tea", "orders")
         with pytest.raises(SetupError, match="app_client"):
             await handle("tea")  # type: ignore[call-arg]

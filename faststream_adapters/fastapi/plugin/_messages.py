@@ -12,8 +12,8 @@ from faststream.message import StreamMessage
 from pydantic import ValidationError
 
 from faststream_adapters._compat.fastapi import is_scalar
+from faststream_adapters._hosting.signatures import AnyCallable
 from faststream_adapters.fastapi._injection import with_dependencies
-from faststream_adapters.fastapi._parameters import AnyCallable
 
 
 def prepare(call: AnyCallable, dependencies: Sequence[Any]) -> tuple[AnyCallable, list[Dependant]]:

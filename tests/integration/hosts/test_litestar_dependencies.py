@@ -631,7 +631,7 @@ async def test_a_method_of_a_controller_is_a_subscriber(broker: NatsBroker) -> N
             self.processed.append([item, price, unit, amount])
 
         @broker.subscriber("plain")
-        def process_plainly(self, item: str) -> None:
+        def process_plainly(self, /, item: str) -> None:
             self.processed.append(item)
 
         @get()
