@@ -227,6 +227,10 @@ class AppProviders:
             self._built[kind] = kind(owner=self.app)
         return self._built[kind], self._built[kind].as_router()
 
+    def without_routes(self, controller: Controller | None) -> str:
+        """Return the name of a controller that has no routes; an empty text for another one."""
+        return type(controller).__name__ if controller in self._built.values() else ""
+
     def _routed(self) -> Iterator[tuple[Controller, Router]]:
         for route in self.app.routes:
             handlers = route.route_handlers if isinstance(route, HTTPRoute) else (route.route_handler,)
@@ -299,7 +303,7 @@ class _Handler(HostHandler):
                 _add_steps(name, known, steps, self.owner)
                 names.append(name)
             elif parameter.default is parameter.empty:
-                raise _unknown_dependency(name, known, self.owner)
+                raise _unknown_dependency(name, known, self.owner, providers.without_routes(controller))
         return _Plan(values, list(steps.values()), names, states)
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -394,9 +398,14 @@ def _request_error(name: str, owner: str) -> SetupError:
     )
 
 
-def _unknown_dependency(name: str, known: Iterable[str], owner: str) -> SetupError:
+def _unknown_dependency(name: str, known: Iterable[str], owner: str, without_routes: str = "") -> SetupError:
     close = get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if without_routes:
+        hint += (
+            f" {without_routes!r} has no routes, and then Litestar does not know the routers around it: list "
+            f"what they provide in the `dependencies` of {without_routes!r}."
+        )
     return SetupError(
         f"The parameter {name!r} of the {owner} is no dependency of the application, or of the router or "
         f"controller around it.{hint}"

@@ -157,6 +157,8 @@ class _PluginSetup(InitPlugin, ReceiveRoutePlugin):
                 )
                 raise SetupError(msg)
             app_config.state[name] = broker
+            # A route with ImmutableState gets a deep copy of the state, which has to contain the same broker.
+            vars(broker)["__deepcopy__"] = lambda _, broker=broker: broker
             app_config.dependencies[name] = Provide(_provider(broker), sync_to_thread=False)
 
     def _router(self, app_config: AppConfig) -> Router:

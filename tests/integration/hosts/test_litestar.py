@@ -12,11 +12,11 @@ import httpx
 import pytest
 from faststream import Context, FastStream
 from faststream.exceptions import SetupError
-from faststream.nats import NatsBroker
+from faststream.nats import NatsBroker, TestNatsBroker
 from litestar import Litestar, MediaType, Request, Response, WebSocket, asgi, delete, get, post, websocket
 from litestar.config.compression import CompressionConfig
 from litestar.connection import ASGIConnection
-from litestar.datastructures import CacheControlHeader, ResponseHeader, State
+from litestar.datastructures import CacheControlHeader, ImmutableState, ResponseHeader, State
 from litestar.di import Provide
 from litestar.exceptions import NotAuthorizedException
 from litestar.middleware import ASGIMiddleware
@@ -97,6 +97,23 @@ def test_the_broker_is_injected_and_in_the_state(nats: NatsServer) -> None:
         assert not broker.running
     assert received == ["tea", "cake"] * 2
     assert app.state.broker is broker
+
+
+@pytest.mark.parametrize("kind", [ImmutableState, State])
+async def test_routes_get_a_copy_of_the_state_with_the_same_broker(kind: Any) -> None:
+    broker = NatsBroker()
+    copies: list[Any] = []
+
+    async def show(state: Any) -> None:
+        copies.append(state)
+
+    show.__annotations__["state"] = kind
+    app = litestar(FastStreamPlugin(broker), handlers=[get("/")(show)], state=State({"shop": {"open": True}}))
+    async with TestNatsBroker(broker), AsyncTestClient(app) as client:
+        assert (await client.get("/")).status_code == 200
+    [copied] = copies
+    assert copied.broker is broker
+    assert copied.shop == {"open": True}
 
 
 def test_several_brokers_are_named_after_their_classes() -> None:

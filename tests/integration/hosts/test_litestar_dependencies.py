@@ -752,6 +752,18 @@ async def test_a_controller_without_routes_is_built_once(broker: NatsBroker, reg
     assert [rest for _, *rest in seen] == [[2, "kg"], ["tea"]] * 2
 
 
+async def test_the_router_around_a_controller_without_routes_is_unknown(broker: NatsBroker) -> None:
+    class Orders(Controller):
+        @broker.subscriber("orders")
+        async def process(self, item: str, amount: NamedDependency[int]) -> None: ...
+
+    router = Router("/", route_handlers=[Orders], dependencies={"amount": amount_of(2)})
+    problem = (
+        "'amount' of the subscriber 'process' is no dependency.*has no routes.*`dependencies` of 'Orders'"
+    )
+    await refuses_to_start(litestar(broker, handlers=[router]), problem)
+
+
 def document(broker: NatsBroker) -> Any:
     return json.loads(AsyncAPI(broker).to_specification().to_json())
 
