@@ -4,6 +4,8 @@
 # mypy: disable-error-code="untyped-decorator"
 
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -298,12 +300,12 @@ async def test_a_function_is_a_route_and_a_subscriber(plugin: Any, seen: list[An
 
 # --- the fields of the message ---
 
-SITUATIONS: list[tuple[str, Any, Any]] = []
+SITUATIONS: list[tuple[Any, Any]] = []
 
 
 def situation(*messages: Any) -> Any:
     def register(handler: Any) -> Any:
-        SITUATIONS.extend((handler.__name__, handler, message) for message in messages)
+        SITUATIONS.append((handler, messages))
         return handler
 
     return register
@@ -384,23 +386,27 @@ def result_that_contradicts_the_annotation(item: str) -> int:
     return item  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("handler", "message"), [(handler, message) for _, handler, message in SITUATIONS])
-async def test_messages_have_the_values_and_errors_of_the_plugin(handler: Any, message: Any) -> None:
-    outcomes = [await outcome_in(load_plugin(each), handler, message) for each in importable_plugins()]
-    assert all(each == outcomes[0] for each in outcomes), outcomes
+@pytest.mark.parametrize(("handler", "messages"), SITUATIONS, ids=lambda each: getattr(each, "__name__", ""))
+async def test_messages_have_the_values_and_errors_of_the_plugin(handler: Any, messages: Any) -> None:
+    outcomes = [await outcomes_in(load_plugin(each), handler, messages) for each in importable_plugins()]
+    assert all(each == outcomes[0] for each in outcomes)
 
 
-async def outcome_in(plugin: Any, handler: Any, message: Any) -> Any:
+async def outcomes_in(plugin: Any, handler: Any, messages: Any) -> list[Any]:
     router = plugin.NatsRouter()
     router.subscriber("orders.{number}")(handler)
+    outcomes: list[Any] = []
     async with TestNatsBroker(router.broker), client_of(app_with(router)):
-        try:
-            reply = await router.broker.request(message, "orders.7")
-        except RequestValidationError as error:
-            # FastAPI also accepts objects with attributes, which messages are not.
-            types = [each["type"].replace("attributes_", "") for each in error.errors()]
-            return types, [each["loc"] for each in error.errors()], error.body
-        return reply.body
+        for message in messages:
+            try:
+                reply = await router.broker.request(message, "orders.7")
+            except RequestValidationError as error:
+                # FastAPI also accepts objects with attributes, which messages are not.
+                types = [each["type"].replace("attributes_", "") for each in error.errors()]
+                outcomes.append((types, [each["loc"] for each in error.errors()], error.body))
+            else:
+                outcomes.append(reply.body)
+    return outcomes
 
 
 async def test_an_error_of_the_handler_is_its_own(stand_in: Any) -> None:
@@ -661,9 +667,104 @@ async def test_the_docs_are_off_until_the_path_is_given(stand_in: Any) -> None:
         assert ("/route" in app.openapi()["paths"]) == router.include_in_schema
 
 
+async def test_the_docs_have_no_form_that_publishes(stand_in: Any, caplog: Any) -> None:
+    router = stand_in.NatsRouter(schema_url="/asyncapi")
+    async with TestNatsBroker(router.broker), client_of(app_with(router)) as client:
+        assert (await client.post("/asyncapi/try", json={})).status_code in {404, 405}
+    assert lines_about(caplog, logging.WARNING) == [
+        "The AsyncAPI docs of NatsRouter have no form that publishes, unlike FastStream's."
+    ]
+
+
+def lines_about(caplog: Any, level: int) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "faststream.adapters.hosts" and record.levelno == level
+    ]
+
+
 async def test_the_application_can_bring_the_specification(stand_in: Any) -> None:
     specification = AsyncAPI(identifier="urn:shop")
     router = stand_in.NatsRouter(schema_url="/asyncapi", specification=specification)
     async with TestNatsBroker(router.broker), client_of(app_with(router, title="Shop")) as client:
         document = (await client.get("/asyncapi.json")).json()
     assert (document["id"], document["info"]["title"]) == ("urn:shop", "Shop")
+
+
+# --- what the stand-in leaves out, and what replaces it ---
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"response_model": Order},
+        {"response_model_include": {"item"}},
+        {"response_model_by_alias": False},
+        {"response_model_exclude_none": True, "response_model": None},
+    ],
+)
+async def test_a_response_model_is_ignored_with_a_warning(
+    stand_in: Any, seen: list[Any], options: dict[str, Any]
+) -> None:
+    router = stand_in.NatsRouter()
+    with pytest.warns(RuntimeWarning, match=f"{next(iter(options))}: a subscriber .* unfiltered") as caught:
+        subscriber = router.subscriber("orders", **options)
+    assert [warning.filename for warning in caught] == [__file__]
+    subscriber(lambda item: {"item": item, "margin": 2})
+    async with TestNatsBroker(router.broker):
+        reply = await router.broker.request("tea", "orders")
+    assert await reply.decode() == {"item": "tea", "margin": 2}
+
+
+def test_the_defaults_of_a_response_model_do_not_warn(plugin: Any) -> None:
+    plugin.NatsRouter().subscriber("orders", response_model=None, response_model_by_alias=True)
+
+
+async def test_batches_are_those_of_the_plugin(seen: list[Any]) -> None:
+    async def handle(orders: list[Order], price: Price) -> None:
+        seen.append((orders, price))
+
+    for name in importable_plugins():
+        router = load_plugin(name, "kafka").KafkaRouter()
+        router.subscriber("orders", batch=True)(handle)
+        async with TestKafkaBroker(router.broker), client_of(app_with(router)):
+            await router.broker.publish_batch({"item": "tea"}, {"item": "milk"}, topic="orders")
+    assert seen == [([Order(item="tea"), Order(item="milk")], 3)] * len(importable_plugins())
+
+
+async def test_each_router_logs_its_native_lines_once(stand_in: Any, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    router = stand_in.NatsRouter(
+        "nats://user:hush-hush@127.0.0.1",
+        connect_timeout=3,
+        prefix="/shop",
+        dependencies=[Depends(price)],
+        schema_url="/asyncapi",
+    )
+    router.subscriber("orders")(one_scalar)
+    for _ in range(2):
+        async with TestNatsBroker(router.broker), client_of(app_with(router)):
+            pass
+    [line] = lines_about(caplog, logging.INFO)
+    assert line == (
+        "NatsRouter is a stand-in for the one that FastStream removes in 1.0. Without it: "
+        "from faststream.nats import NatsBroker; "
+        "from faststream_adapters.fastapi import FastStreamRouter; "
+        "broker = NatsBroker(..., connect_timeout=...); "
+        "router = FastStreamRouter(broker, prefix='/shop', asyncapi_path='/asyncapi', dependencies=..., "
+        "message_dependencies=..., startup_timeout=120.0); "
+        "@broker.subscriber instead of @router.subscriber (1 here). See docs/fastapi-plugin.md."
+    )
+
+
+@pytest.mark.full
+def test_everything_works_without_the_plugin_of_faststream() -> None:
+    command = ["-m", "pytest", "-v", "-p", "tests.harness.without_plugin", __file__, "-m", "not full"]
+    options = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+    result = subprocess.run(
+        [sys.executable, *command, *options], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert result.returncode == 0, result.stdout
+    assert "[faststream_adapters.fastapi.plugin.{}" in result.stdout
+    assert "[faststream.{}.fastapi" not in result.stdout

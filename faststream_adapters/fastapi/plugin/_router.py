@@ -1,6 +1,8 @@
 """StreamRouter: the router of FastStream's plugin, as a FastStreamRouter."""
 
 import inspect
+import logging
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from enum import Enum
@@ -19,6 +21,7 @@ from faststream_adapters.fastapi._marks import Context, Logger
 from faststream_adapters.fastapi._router import FastStreamRouter
 
 from ._messages import prepare, receive
+from ._native import native_lines
 
 __all__ = ("Context", "ContextRepo", "Logger", "StreamRouter", "like")
 
@@ -37,8 +40,21 @@ TSubscriber = TypeVar("TSubscriber")
 TPublisher = TypeVar("TPublisher")
 THook = TypeVar("THook", bound=Callable[..., Any])
 
+logger = logging.getLogger("faststream.adapters.hosts")
+
 _STARTUP_TIMEOUT = 120.0
 """Seconds: a NATS client attempts for as long as this to connect, unless configured otherwise."""
+
+_DROPPED: Mapping[str, object] = {
+    "response_model": None,
+    "response_model_include": None,
+    "response_model_exclude": None,
+    "response_model_by_alias": True,
+    "response_model_exclude_unset": False,
+    "response_model_exclude_defaults": False,
+    "response_model_exclude_none": False,
+}
+"""The plugin's keywords of subscribers that have no effect here, with their defaults."""
 
 _ROUTER_ATTRIBUTES = (
     "callbacks",
@@ -105,7 +121,21 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
         configure(self.broker, prepare, receive)
         injection = injection_of(self.broker)
         injection.default_app = FastAPI()
-        if schema_url and include_in_schema:
+        self._native = native_lines(
+            self.broker_class,
+            connection,
+            keywords,
+            {
+                "prefix": prefix,
+                "asyncapi_path": schema_url,
+                "dependencies": dependencies,
+                "message_dependencies": dependencies,
+                "startup_timeout": own.get("startup_timeout"),
+            },
+        )
+        """The lines to write instead of this router; empty when they have been logged."""
+        self._has_docs = bool(schema_url and include_in_schema)
+        if self._has_docs:
             specification = specification or AsyncAPI()
             specification.add_broker(self.broker)
             own |= {"asyncapi_path": schema_url, "specification": specification}
@@ -138,6 +168,13 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
 
     def subscriber(self, *args: Any, **options: Any) -> TSubscriber:
         """Return a subscriber of the broker, which decorates a handler."""
+        dropped = {name: options.pop(name) for name in _DROPPED if name in options}
+        if used := [name for name, value in dropped.items() if value != _DROPPED[name]]:
+            msg = (
+                f"{', '.join(used)}: a subscriber of this stand-in publishes what its handler returns, "
+                "unfiltered. Return what you want to publish, and remove these keywords."
+            )
+            warnings.warn(msg, RuntimeWarning, stacklevel=2)
         return cast("TSubscriber", self.broker.subscriber(*args, **options))
 
     def publisher(self, *args: Any, **options: Any) -> TPublisher:
@@ -183,6 +220,7 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
             async with super()._run(app):
                 yield self._state if self.setup_state else None
             return
+        self._log_native_lines()
         await _call_all(self._before)
         try:
             async with self._lifespan(app) as state:
@@ -196,6 +234,21 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
         finally:
             self._state = None
             await _call_all(self._after)
+
+    def _log_native_lines(self) -> None:
+        if not self._native:
+            return
+        kind = type(self).__name__
+        logger.info(
+            "%s is a stand-in for the one that FastStream removes in 1.0. Without it: %s; "
+            "@broker.subscriber instead of @router.subscriber (%d here). See docs/fastapi-plugin.md.",
+            kind,
+            self._native,
+            len(self.broker.subscribers),
+        )
+        self._native = ""
+        if self._has_docs:
+            logger.warning("The AsyncAPI docs of %s have no form that publishes, unlike FastStream's.", kind)
 
     def _set_document_info(self, app: FastAPI) -> None:
         super()._set_document_info(app)
