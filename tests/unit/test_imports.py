@@ -155,6 +155,7 @@ PUBLIC = {
     "drivers.py",
     "testing.py",
     *(f"{name}/__init__.py" for name in FRAMEWORKS),
+    "fastapi/__main__.py",
     *(f"fastapi/plugin/{name}.py" for name in ("__init__", "confluent", "kafka", "nats", "rabbit", "redis")),
 }
 """The modules that users import from."""
