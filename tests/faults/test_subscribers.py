@@ -8,6 +8,7 @@ import nats as nats_py
 import pytest
 from faststream.nats import JStream, KvWatch, NatsBroker, PullSub
 from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from faststream_adapters import (
     BrokerLifespan,
@@ -469,19 +470,22 @@ async def test_a_stream_that_two_services_share_is_declared_again_for_both(nats_
         broker.subscriber(subject, stream=JStream("shared"), queue=subject)(received.put)
         services.append((broker, received, BrokerLifespan(broker)))
     (first, _, first_lifespan), (second, _, second_lifespan) = services
+
+    async def subjects() -> list[str]:
+        try:
+            info = await jetstream(second).stream_info("shared")
+        except NotFoundError:
+            return []
+        return sorted(info.config.subjects or [])
+
     async with first_lifespan, second_lifespan:
         await jetstream(first).delete_stream("shared")
-        for lifespan, broker in ((first_lifespan, first), (second_lifespan, second)):
-            await eventually(lambda broker=broker: managed_broker(broker).monitor.last_server_check > 0)  # type: ignore[misc]
+        # Each service declares its own subject when it notices that its consumer is gone.
+        async with asyncio.timeout(10.0):
+            while await subjects() != ["first", "second"]:
+                await asyncio.sleep(0.01)
+        for lifespan in (first_lifespan, second_lifespan):
             await eventually_status(make_readiness_asgi(lifespan), 200)
-        info = await jetstream(second).stream_info("shared")
-        await eventually(
-            lambda: (
-                not managed_broker(first).subscriber_fault() and not managed_broker(second).subscriber_fault()
-            )
-        )
-        info = await jetstream(second).stream_info("shared")
-        assert sorted(info.config.subjects or []) == ["first", "second"]
 
 
 async def test_an_error_of_a_check_does_not_end_supervision(
