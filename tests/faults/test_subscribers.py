@@ -482,7 +482,7 @@ async def test_a_stream_that_two_services_share_is_declared_again_for_both(nats_
         await jetstream(first).delete_stream("shared")
         # Each service declares its own subject when it notices that its consumer is gone.
         async with asyncio.timeout(10.0):
-            while await subjects() != ["first", "second"]:
+            while await subjects() != ["first", "second"]:  # noqa: ASYNC110 (the server can only be polled)
                 await asyncio.sleep(0.01)
         for lifespan in (first_lifespan, second_lifespan):
             await eventually_status(make_readiness_asgi(lifespan), 200)
