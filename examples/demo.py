@@ -86,7 +86,7 @@ def main() -> int:
             nats = None if os.environ.get("NATS_URL") else stack.enter_context(NatsServer())
             if nats is not None:
                 os.environ["NATS_URL"] = nats.url
-            url = stack.enter_context(order_service())
+            url = stack.enter_context(order_service(stack.enter_context(tempfile.TemporaryDirectory())))
             if check:
                 return Check(url, nats).run()
             print(GUIDE.format(url=url, order=json.dumps(ORDER)))
@@ -174,8 +174,9 @@ class NatsServer:
 
 
 @contextmanager
-def order_service() -> Generator[str]:
-    """Serve the order service, and yield its URL."""
+def order_service(directory: str) -> Generator[str]:
+    """Serve the order service, with its database in a directory, and yield its URL."""
+    os.environ.setdefault("DATABASE_URL", f"sqlite+aiosqlite:///{directory}/orders.db")
     listener = listen()
     url = f"http://{HOST}:{listener.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config("examples.fastapi_app:app", timeout_graceful_shutdown=5))

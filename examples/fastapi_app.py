@@ -1,6 +1,8 @@
-"""The order service in FastAPI. Run it with `uvicorn examples.fastapi_app:app`."""
+"""The order service in FastAPI, with SQLAlchemy. Run it with `uvicorn examples.fastapi_app:app`."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -8,6 +10,8 @@ from uuid import UUID, uuid4
 from fastapi import Depends, FastAPI, HTTPException
 from faststream.nats import NatsBroker
 from pydantic import BaseModel, PositiveInt
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from faststream_adapters.fastapi import FastStreamRouter, provide_broker
 
@@ -26,10 +30,30 @@ class FinishedOrder(Order):
     total: Decimal
 
 
-broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
-finished: dict[UUID, FinishedOrder] = {}
+class Table(DeclarativeBase):
+    """The base class of all tables."""
 
-app = FastAPI(title="Order service", version="1.0.0")
+
+class StoredOrder(Table):
+    __tablename__ = "orders"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    document: Mapped[str]
+
+
+broker = NatsBroker(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
+engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///orders.db"))
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async with engine.begin() as connection:
+        await connection.run_sync(Table.metadata.create_all)
+    yield
+    await engine.dispose()
+
+
+app = FastAPI(title="Order service", version="1.0.0", lifespan=lifespan)
 app.include_router(
     FastStreamRouter(
         broker,
@@ -41,8 +65,16 @@ app.include_router(
     )
 )
 
-# A route gets the broker by this annotation.
+
+async def get_session() -> AsyncIterator[AsyncSession]:
+    """Open a session, and commit at the end, unless there was an error."""
+    async with AsyncSession(engine) as session, session.begin():
+        yield session
+
+
+# A route gets the broker by this annotation, and routes and subscribers alike get a session.
 Broker = Annotated[NatsBroker, Depends(provide_broker(NatsBroker))]
+Session = Annotated[AsyncSession, Depends(get_session)]
 
 
 # Queue group: each order goes to one instance of the service, however many run.
@@ -52,10 +84,11 @@ async def process(order: Order) -> FinishedOrder:
     return FinishedOrder(**order.model_dump(), total=order.quantity * order.price)
 
 
-# No queue group: every instance receives every result, so each one can answer GET requests.
+# No queue group: every instance receives every result, and stores it in a database of its own.
 @broker.subscriber("orders.done")
-async def store(order: FinishedOrder) -> None:
-    finished[order.id] = order
+async def store(order: FinishedOrder, session: Session) -> None:
+    # An order that is delivered again is stored once.
+    await session.merge(StoredOrder(id=order.id, document=order.model_dump_json()))
 
 
 @app.post("/orders", status_code=202)
@@ -66,7 +99,8 @@ async def place_order(new: NewOrder, broker: Broker) -> Order:
 
 
 @app.get("/orders/{order_id}")
-async def show_order(order_id: UUID) -> FinishedOrder:
-    if order_id not in finished:
+async def show_order(order_id: UUID, session: Session) -> FinishedOrder:
+    stored = await session.get(StoredOrder, order_id)
+    if stored is None:
         raise HTTPException(404, "There is no such order, or it is not finished yet.")
-    return finished[order_id]
+    return FinishedOrder.model_validate_json(stored.document)

@@ -31,8 +31,8 @@ PROBES = ("/health", "/livez", "/readyz", "/startupz")
 UNKNOWN = "/orders/00000000-0000-0000-0000-000000000000"
 
 
-def order_service(name: str, nats: NatsServer) -> AppServer:
-    """Return the server that the docstring of an example starts."""
+def order_service(name: str, nats: NatsServer, directory: Path) -> AppServer:
+    """Return the server that the docstring of an example starts, with a database in a directory."""
     app = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
     needs_recent_litestar(app)
     target = f"examples.{name}:app"
@@ -42,7 +42,7 @@ def order_service(name: str, nats: NatsServer) -> AppServer:
         "--app-dir",
         str(ROOT),
         target=target,
-        env={"NATS_URL": nats.url},
+        env={"NATS_URL": nats.url, "DATABASE_URL": f"sqlite+aiosqlite:///{directory}/orders.db"},
         ready_path="/readyz",
     )
 
@@ -61,8 +61,8 @@ def test_an_older_litestar_skips_the_test(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in DEFAULT else pytest.mark.full) for name in APPS]
 )
-def test_the_order_service_works_and_stops(name: str, shared_nats: NatsServer) -> None:
-    with order_service(name, shared_nats) as server, httpx.Client(base_url=server.url) as client:
+def test_the_order_service_works_and_stops(name: str, shared_nats: NatsServer, tmp_path: Path) -> None:
+    with order_service(name, shared_nats, tmp_path) as server, httpx.Client(base_url=server.url) as client:
         for path in PROBES:
             assert client.get(path).status_code == (204 if path == "/health" else 200)
         missing = client.get(UNKNOWN)
@@ -98,9 +98,10 @@ def finished(client: httpx.Client, order_id: str) -> Any:
     return response.json() if response.status_code == 200 else None
 
 
-def test_two_instances_share_the_orders(nats: NatsServer) -> None:
+def test_two_instances_share_the_orders(nats: NatsServer, tmp_path: Path) -> None:
     # The instances use different frameworks, but are the same service.
-    server, other = order_service("fastapi_app", nats), order_service("standalone", nats)
+    server = order_service("fastapi_app", nats, tmp_path)
+    other = order_service("standalone", nats, tmp_path)
     with (
         server,
         other,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,15 +26,15 @@ EXAMPLES = ["fastapi_app", "litestar_app", "quart_app", "standalone", "starlette
 IN_MEMORY = {
     "In memory 1": EXAMPLES,
     "Other clients and websockets 1": ["fastapi_app", "standalone", "starlette_app", "django_app"],
-    "Overrides 1": ["fastapi_app"],
 }
+OVERRIDES = "Overrides 1"
 
 # The others run only in the full run, because all blocks test the same service.
 DEFAULT = ("fastapi_app", "litestar_app")
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {*IN_MEMORY, CONFTEST, REAL}
+    assert set(BLOCKS) == {*IN_MEMORY, OVERRIDES, CONFTEST, REAL}
 
 
 def write(directory: Path, example: str, **files: str) -> None:
@@ -64,6 +66,18 @@ def test_in_memory_tests_pass(
     monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:1")
     write(tmp_path, example, **{"test_main.py": BLOCKS[block].code})
     assert "1 passed" in run_tests(tmp_path, pytestconfig)
+
+
+def test_one_override_replaces_the_session_of_a_route_and_a_subscriber(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    write(tmp_path, "fastapi_app", **{"test_main.py": BLOCKS[OVERRIDES].code})
+    # The route finds what the subscriber has stored.
+    assert "1 passed" in run_tests(tmp_path, pytestconfig)
+    with closing(sqlite3.connect(tmp_path / "orders.db")) as database:
+        assert database.execute("SELECT * FROM orders").fetchall() == []
 
 
 def test_tests_with_a_real_server_pass(tmp_path: Path, pytestconfig: pytest.Config) -> None:
