@@ -42,11 +42,14 @@ class AppHooks:
         self._app = app
         self._context = AsyncExitStack()
 
-    async def enter(self, owner: object, options: Mapping[str, "SettingField"], *, hooks_only: bool) -> None:
+    async def enter(
+        self, owner: object, host: object, options: Mapping[str, "SettingField"], *, hooks_only: bool
+    ) -> None:
         """Enter the app's lifespan and run its `on_startup` hooks.
 
         Args:
             owner: The lifespan that runs the hooks.
+            host: The application around it; the app's lifespan and hooks get it as `Context("host")`.
             options: Options for the app's lifespan and hooks.
             hooks_only: Leave out the app's lifespan, which the caller runs.
 
@@ -61,6 +64,10 @@ class AppHooks:
                 "share one BrokerLifespan."
             )
             raise SetupError(msg)
+        if host is not None:
+            # An app has a context of its own, besides those of its brokers.
+            self._app.context.set_global("host", host)
+            self._context.callback(self._app.context.reset_global, "host")
         if not hooks_only:
             await self._context.enter_async_context(_lifespan_of(self._app, options))
         await private.on_startup(self._app, options)

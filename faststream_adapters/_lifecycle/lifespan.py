@@ -232,7 +232,7 @@ class BrokerLifespan:
         self._check_shutdown_time()
         self.prepare_brokers()
         try:
-            await self._hooks.enter(self, options, hooks_only=hooks_only)
+            await self._hooks.enter(self, host, options, hooks_only=hooks_only)
             self._check_optional()
             for prepare in self.preparations:
                 prepare(host)

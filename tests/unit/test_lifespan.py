@@ -3,10 +3,10 @@
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from faststream import FastStream
+from faststream import Context, FastStream
 from faststream.exceptions import SetupError
 from faststream.nats import NatsBroker, TestNatsBroker
 
@@ -27,6 +27,28 @@ async def test_a_lifespan_runs_under_a_test_broker() -> None:
     async with TestNatsBroker(broker, connect_only=False), lifespan():
         assert str(lifespan.state) == "running"
         await round_trip(broker, received)
+
+
+async def test_hooks_and_the_lifespan_of_an_app_get_the_host() -> None:
+    seen: list[object] = []
+
+    @asynccontextmanager
+    async def lifespan(host: Annotated[object, Context("host")]) -> AsyncIterator[None]:
+        seen.append(host)
+        yield
+        seen.append(host)
+
+    def hook(host: Annotated[object, Context("host")]) -> None:
+        seen.append(host)
+
+    broker = NatsBroker()
+    hooks: Any = {name: [hook] for name in ("on_startup", "after_startup", "on_shutdown", "after_shutdown")}
+    broker_lifespan = BrokerLifespan(FastStream(broker, lifespan=lifespan, **hooks))
+    hosts = object(), object()
+    for host in hosts:
+        async with TestNatsBroker(broker), broker_lifespan(host):
+            pass
+    assert seen == [hosts[0]] * 6 + [hosts[1]] * 6
 
 
 async def _coroutine(old: State, new: State) -> None: ...
