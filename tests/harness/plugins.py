@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 CLIENTS = tuple(name for name in NAMES if name != "mqtt")
 """The clients that the stand-in has."""
+
+SERVICES = Path(__file__).parents[1] / "integration/hosts/plugin_services"
+"""Services on the plugin."""
 
 UPSTREAM, STAND_IN = "faststream.{}.fastapi", "faststream_adapters.fastapi.plugin.{}"
 
@@ -37,12 +42,29 @@ def importable_plugins() -> tuple[str, ...]:
     return (UPSTREAM, STAND_IN)
 
 
+def with_stand_in(code: str) -> str:
+    """Return the code with the stand-in imported instead of the plugin."""
+    return re.sub(r"faststream\.(\w+)\.fastapi", lambda match: STAND_IN.format(match[1]), code)
+
+
 def app_with(*routers: Any, **keywords: Any) -> FastAPI:
     """Return an application that includes routers."""
     app = FastAPI(**keywords)
     for router in routers:
         app.include_router(router)
     return app
+
+
+@asynccontextmanager
+async def in_memory(*routers: Any) -> AsyncIterator[None]:
+    """Replace the brokers of routers by FastStream's TestBrokers."""
+    async with AsyncExitStack() as stack:
+        for router in routers:
+            client = type(router.broker).__module__.split(".")[1]
+            kind = "Kafka" if client == "confluent" else client.title()
+            broker = getattr(import_module(f"faststream.{client}"), f"Test{kind}Broker")
+            await stack.enter_async_context(broker(router.broker))
+        yield
 
 
 @asynccontextmanager

@@ -13,8 +13,12 @@ import httpx
 from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi import Request as FastAPIRequest
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+from faststream.confluent import KafkaBroker as ConfluentBroker
 from faststream.exceptions import IncorrectState
+from faststream.kafka import KafkaBroker
 from faststream.nats import NatsBroker
+from faststream.rabbit import RabbitBroker
+from faststream.redis import RedisBroker
 from faststream.specification import AsyncAPI
 from litestar import Litestar
 from prometheus_client import CollectorRegistry
@@ -47,6 +51,7 @@ from faststream_adapters import (
 from faststream_adapters._asgi.endpoint import Endpoint
 from faststream_adapters._standalone.handlers import AsgiRequest, GetHandler, PostHandler
 from faststream_adapters.fastapi import Context, FastStreamRouter, Logger, Message, provide_broker
+from faststream_adapters.fastapi.plugin import confluent, kafka, nats, rabbit, redis
 from faststream_adapters.quart import current_broker
 from faststream_adapters.testing import app_client, in_memory
 
@@ -221,6 +226,30 @@ async def with_dependencies(  # noqa: PLR0917 (passed by name)
     assert_type(opened, str)
     tasks.add_task(log.info, item)
     return item
+
+
+plugin = nats.NatsRouter(
+    "nats://orders", prefix="/orders", logger=logging.getLogger(), schema_url="/asyncapi"
+)
+assert_type(plugin.broker, NatsBroker)
+assert_type(rabbit.RabbitRouter().broker, RabbitBroker)
+assert_type(redis.RedisRouter().broker, RedisBroker)
+assert_type(kafka.KafkaRouter().broker, KafkaBroker)
+assert_type(confluent.KafkaRouter().broker, ConfluentBroker)
+
+
+@plugin.subscriber("orders", dependencies=[Depends(plain)])
+@plugin.publisher("bills")
+async def with_plugin(item: str, message: nats.NatsMessage, log: nats.Logger, own: nats.NatsBroker) -> str:
+    log.info(message.correlation_id)
+    await own.publish(item, "copies")
+    return item
+
+
+@plugin.after_startup
+async def when_up(app: FastAPI) -> dict[str, str]:
+    await plugin.broker.publish(app.title, "titles")
+    return {"title": app.title}
 
 
 async def called_directly() -> None:
