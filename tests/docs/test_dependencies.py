@@ -81,6 +81,7 @@ async def test_routes_and_subscribers_share_marks(
     assert "A bill for milk" in caplog.text
 
 
+@pytest.mark.full
 def test_overrides_apply_to_both(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     (tmp_path / "pyproject.toml").write_text(SETTINGS, encoding="utf-8")
     (tmp_path / "main.py").write_text(BLOCKS[FASTAPI].code, encoding="utf-8")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = ROOT / "examples"
 APPS = ["fastapi_app", "litestar_app", "quart_app", "standalone", "starlette_app", "django_app"]
-DEFAULT = ("fastapi_app", "standalone")
+DEFAULT = ("fastapi_app",)
 ORDER = {"item": "tea", "quantity": 2, "price": "4.50"}
 PROBES = ("/health", "/livez", "/readyz", "/startupz")
 UNKNOWN = "/orders/00000000-0000-0000-0000-000000000000"
@@ -98,6 +98,7 @@ def finished(client: httpx.Client, order_id: str) -> Any:
     return response.json() if response.status_code == 200 else None
 
 
+@pytest.mark.full
 def test_two_instances_share_the_orders(nats: NatsServer, tmp_path: Path) -> None:
     # The instances use different frameworks, but are the same service.
     server = order_service("fastapi_app", nats, tmp_path)
@@ -144,6 +145,7 @@ def test_the_check_of_the_demo_succeeds(scratch: Path) -> None:
     assert exited.output.endswith("No failures.\n")
 
 
+@pytest.mark.full
 def test_the_check_of_the_demo_leaves_a_given_server_running(shared_nats: NatsServer, scratch: Path) -> None:
     exited = demo(scratch, CHECK="1", NATS_URL=shared_nats.url).run_to_exit(60)
     assert exited.returncode == 0, exited.output
@@ -164,12 +166,13 @@ def test_the_check_of_the_demo_reports_a_failure(nats_factory: NatsFactory, scra
     assert exited.output.endswith("1 failure.\n")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "number",
     [
         signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.full),
-        pytest.param(signal.SIGHUP, marks=pytest.mark.full),
+        signal.SIGTERM,
+        signal.SIGHUP,
     ],
 )
 def test_the_demo_stops_at_a_signal(number: signal.Signals, scratch: Path) -> None:

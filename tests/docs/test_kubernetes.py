@@ -327,6 +327,7 @@ async def test_an_optional_broker_does_not_fail_readiness(shared_nats: NatsServe
             assert await status(make_ping_asgi(app)) == 500
 
 
+@pytest.mark.full
 def test_http_is_not_served_during_a_strict_start() -> None:
     port, held = hold_port()
     code = at_nats(BLOCKS[FIRST].code, f"nats://{HOST}:{port}")
@@ -362,6 +363,7 @@ async def send(nats: NatsServer, subject: str, message: bytes) -> None:
     await client.drain()
 
 
+@pytest.mark.full
 def test_requests_and_messages_are_handled_during_the_drain_delay(shared_nats: NatsServer) -> None:
     code = at_nats(BLOCKS[DRAIN].code, shared_nats.url)
     code = changed(code, {'"orders", queue': '"drained", queue', "drain_delay=5.0": "drain_delay=2.0"})
@@ -455,17 +457,13 @@ def logged(nats: NatsServer, arguments: tuple[str, ...], code: str = "") -> set[
         return set(re.findall(r"GET (/\w+)", server.output()))
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param(words, id=name, marks=[] if name == "uvicorn" else pytest.mark.full)
-        for name, words in SERVERS.items()
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("arguments", SERVERS.values(), ids=SERVERS)
 def test_probes_that_succeed_are_not_logged(shared_nats: NatsServer, arguments: tuple[str, ...]) -> None:
     assert logged(shared_nats, arguments, BLOCKS[ACCESS_LOG].code) == {"/missing"}
 
 
+@pytest.mark.full
 def test_probes_are_logged_without_the_filter(shared_nats: NatsServer) -> None:
     assert logged(shared_nats, UVICORN) == {*PATHS.values(), "/missing"}
 

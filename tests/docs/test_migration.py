@@ -85,6 +85,7 @@ async def statuses_of(code: str, heading: str, url: str, directory: Path) -> dic
         return {path: (await client.get(path)).status_code for path in STATUSES[heading]}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("end", "code", "printed"),
     [

@@ -166,6 +166,7 @@ def resources(http: httpx.Client, page: str) -> dict[str, int]:
     return {page: response.status_code} | {path: http.get(path).status_code for path in sorted(links)}
 
 
+@pytest.mark.full
 @needs_nginx
 @pytest.mark.parametrize("name", PREFIXED)
 def test_the_page_and_its_links_are_found_behind_a_proxy_that_keeps_the_prefix(
@@ -181,6 +182,7 @@ def test_the_page_and_its_links_are_found_behind_a_proxy_that_keeps_the_prefix(
             assert http.get(f"/shop{path}").status_code == 404
 
 
+@pytest.mark.full
 @needs_nginx
 @pytest.mark.parametrize("options", [(), ("--root-path", "/shop")], ids=["plain", "root_path"])
 def test_the_page_and_its_links_are_found_behind_a_proxy_that_removes_the_prefix(
@@ -198,6 +200,7 @@ def test_the_page_and_its_links_are_found_behind_a_proxy_that_removes_the_prefix
         assert "/shop/asyncapi/asyncapi.json" in found
 
 
+@pytest.mark.full
 @needs_nginx
 def test_nothing_is_found_with_a_root_path_of_uvicorn_and_a_proxy_that_keeps_the_prefix(
     shared_nats: NatsServer,

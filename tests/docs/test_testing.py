@@ -30,7 +30,7 @@ IN_MEMORY = {
 OVERRIDES = "Overrides 1"
 
 # The others run only in the full run, because all blocks test the same service.
-DEFAULT = ("fastapi_app", "litestar_app")
+DEFAULT = ("fastapi_app",)
 
 
 def test_every_block_is_tested() -> None:

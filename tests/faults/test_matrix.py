@@ -206,6 +206,7 @@ async def test_acknowledged_publishes_survive_a_restart_of_the_server(
     fault.counted(len(set(service.handled)), of=len(service.published))
 
 
+@pytest.mark.full
 @row(
     "Server frozen and thawed",
     "503 while the server does not respond, liveness 200; recovers by itself",
@@ -599,6 +600,7 @@ class Blocking(Service):
             threading.Event().wait(1.5)
 
 
+@pytest.mark.full
 @row(
     "Handler blocks the event loop for 1.5 s",
     "no probe responds meanwhile; right afterwards they do, with 200",
@@ -771,6 +773,7 @@ def cancelled_at_every_step(
         runner.run(run())
 
 
+@pytest.mark.full
 @row(
     "Startup cancelled, at every step of the event loop",
     NOTHING_LEFT,
@@ -836,6 +839,7 @@ def test_a_cancelled_startup_of_an_app_leaves_nothing_behind(nats_factory: NatsF
     cancelled_at_every_step(service, monitored, fault, cancel_at)
 
 
+@pytest.mark.full
 @row(
     "Shutdown cancelled, at every step of the event loop",
     NOTHING_LEFT,

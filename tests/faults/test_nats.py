@@ -366,6 +366,7 @@ async def test_a_stop_without_unsent_messages_warns_of_none(
     assert "lost:" not in caplog.text
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("application", [True, False], ids=["error_cb", "no error_cb"])
 async def test_dropped_messages_are_counted_and_logged_once_a_minute(
     nats: NatsServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, application: bool

@@ -328,6 +328,7 @@ def test_unacknowledged_messages_are_redelivered_after_sigkill(
     fault.counted(MESSAGES, of=MESSAGES)
 
 
+@pytest.mark.full
 @row(
     "SIGTERM while the server is down or frozen",
     "the process ends within `shutdown_timeout`, with uvicorn's own exit code",
@@ -336,17 +337,12 @@ def test_unacknowledged_messages_are_redelivered_after_sigkill(
 @pytest.mark.parametrize(
     ("app", "kind", "frozen"),
     [
-        pytest.param(STANDALONE, "push", True, id="standalone-push-frozen"),
-        *(
-            pytest.param(*each, marks=pytest.mark.full)
-            for each in (
-                (STANDALONE, "pull", True),
-                (STANDALONE, "push", False),
-                (STANDALONE, "pull, 4 workers", False),
-                (FASTAPI, "push", True),
-                (FASTAPI, "pull", False),
-            )
-        ),
+        (STANDALONE, "push", True),
+        (STANDALONE, "pull", True),
+        (STANDALONE, "push", False),
+        (STANDALONE, "pull, 4 workers", False),
+        (FASTAPI, "push", True),
+        (FASTAPI, "pull", False),
     ],
     ids=str,
 )
@@ -424,6 +420,7 @@ def refusing_url() -> Iterator[str]:
         yield f"nats://user:{SECRET}@{HOST}:{port}"
 
 
+@pytest.mark.full
 @row(
     "SIGTERM or Ctrl-C while a strict startup waits for a broker that is down",
     "uvicorn reacts after the startup, which fails after `startup_timeout`; exit code 3",
@@ -449,6 +446,7 @@ def test_a_signal_does_not_interrupt_a_strict_startup(
         assert case.app is not STANDALONE or "Traceback" not in server.output()
 
 
+@pytest.mark.full
 @row(
     "SIGTERM or Ctrl-C while a background startup waits for a broker that is down",
     "the process ends at once, with uvicorn's own exit code",
@@ -470,12 +468,13 @@ def test_a_signal_interrupts_a_background_startup(
         assert "Traceback" not in server.output()
 
 
+@pytest.mark.full
 @row(
     "SIGTERM or Ctrl-C while a hook or the host's own lifespan is slow to start",
     "uvicorn reacts after the startup: the brokers start and stop again; the exit code is uvicorn's own",
     where=WHERE,
 )
-@pytest.mark.parametrize("slow", [pytest.param("HOOK", marks=pytest.mark.full), "HOST"])
+@pytest.mark.parametrize("slow", ["HOOK", "HOST"])
 @needs_shutdown_after_signal
 @startup_signals
 def test_a_signal_is_handled_after_a_slow_startup(
@@ -521,15 +520,14 @@ def test_the_command_line_drains_on_sigterm(broker: NatsServer, fault: Fault) ->
 # --- Faults of the server ---
 
 
+@pytest.mark.full
 @row(
     "Server killed and restarted",
     "503 until the server is up again; messages published meanwhile are kept until then; liveness stays 200",
     where=WHERE,
     counts="messages handled",
 )
-@pytest.mark.parametrize(
-    "kind", ["core", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("push", "pull"))]
-)
+@pytest.mark.parametrize("kind", ["core", "push", "pull"])
 @standalone_first
 def test_readiness_fails_while_the_server_is_down(
     broker: NatsServer, fault: Fault, app: App, kind: str

@@ -91,6 +91,7 @@ def wait_for_status(server: AppServer, path: str, expected: int, seconds: float 
     return time.monotonic() - start
 
 
+@pytest.mark.full
 @both
 def test_the_ping_fails_while_the_server_is_frozen_or_down(nats: NatsServer, app: str) -> None:
     with serve(app, nats.url) as server:
@@ -110,6 +111,7 @@ def test_the_ping_fails_while_the_server_is_frozen_or_down(nats: NatsServer, app
         wait_for_status(server, "/health", 204)
 
 
+@pytest.mark.full
 @both
 def test_a_strict_startup_fails_while_the_server_is_down(app: str) -> None:
     port, held = hold_port()
@@ -128,6 +130,7 @@ def test_a_strict_startup_fails_while_the_server_is_down(app: str) -> None:
         assert "Traceback" not in exited.output
 
 
+@pytest.mark.full
 @both
 def test_a_background_startup_succeeds_when_the_server_comes_up(nats: NatsServer, app: str) -> None:
     nats.stop()
@@ -179,6 +182,7 @@ def test_readiness_fails_during_the_drain_delay(nats: NatsServer, app: str) -> N
         assert time.monotonic() - start >= 1.5
 
 
+@pytest.mark.full
 @both
 def test_a_second_interrupt_skips_the_drain_delay(nats: NatsServer, app: str) -> None:
     with serve(app, nats.url, DRAIN_DELAY="20") as server:
@@ -202,6 +206,7 @@ async def test_a_thousand_probes_of_a_frozen_server_all_get_a_response(nats: Nat
             wait_for_status(server, "/health", 204)
 
 
+@pytest.mark.full
 def test_a_draining_process_leaves_new_messages_to_its_queue_group(nats: NatsServer) -> None:
     app = APP.replace('"orders", max', '"orders", queue="group", max')
 
@@ -238,6 +243,7 @@ async def leave():
 """
 
 
+@pytest.mark.full
 def test_exit_of_the_app_drains(nats: NatsServer) -> None:
     app = APP.replace("app = AsgiFastStream(", f"{LEAVE}app = AsgiFastStream(")
     app = app.replace("Request, post", "Request, get, post").replace(

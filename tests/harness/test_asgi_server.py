@@ -67,6 +67,7 @@ def test_a_killed_server_can_be_started_on_the_same_port() -> None:
         assert httpx.get(server.url).status_code == 200
 
 
+@pytest.mark.full
 def test_interrupt_ends_all_workers() -> None:
     with AppServer.uvicorn(APP, "--workers", "2") as server:
         assert httpx.get(server.url).status_code == 200
@@ -74,6 +75,7 @@ def test_interrupt_ends_all_workers() -> None:
         server.wait()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -19,6 +19,7 @@ async def test_a_blocked_event_loop_is_reported_with_the_call_that_blocks_it() -
         await assert_never_blocks(block)
 
 
+@pytest.mark.full
 async def test_an_event_loop_that_waits_is_not_blocked() -> None:
     async def wait() -> None:
         await asyncio.sleep(0.2)
@@ -26,6 +27,7 @@ async def test_an_event_loop_that_waits_is_not_blocked() -> None:
     await assert_never_blocks(wait)
 
 
+@pytest.mark.full
 async def test_a_stall_that_does_not_recur_is_no_failure() -> None:
     runs = 0
 

@@ -49,9 +49,8 @@ def words_of(line: str) -> list[str]:
 
 @pytest.mark.timeout(240)
 # Each run includes the command with the most options. Other tests cover the servers and options of the rest.
-@pytest.mark.parametrize(
-    "line", [pytest.param(line, marks=[] if "[::]" in line else pytest.mark.full) for line in LINES]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("line", LINES)
 def test_the_command_serves_the_application(line: str, shared_nats: NatsServer) -> None:
     app = with_replaced_imports(BLOCKS["reuse"])
     unix = "unix:" in line

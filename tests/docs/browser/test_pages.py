@@ -160,13 +160,14 @@ async def test_credentials_are_not_shown(browser: Browser, services: Services) -
 # --- appearance and keyboard ---
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("scheme", "viewer"),
     [
         pytest.param("light", False, id="light-plain"),
         pytest.param("dark", True, id="dark-viewer"),
-        pytest.param("light", True, id="light-viewer", marks=pytest.mark.full),
-        pytest.param("dark", False, id="dark-plain", marks=pytest.mark.full),
+        pytest.param("light", True, id="light-viewer"),
+        pytest.param("dark", False, id="dark-plain"),
     ],
 )
 async def test_the_page_fits_every_width_in_light_and_dark(
@@ -217,6 +218,7 @@ async def tab_stops(visited: Visit, limit: int = 120) -> list[dict[str, Any]]:
         assert len(found) < limit, found
 
 
+@pytest.mark.full
 async def test_the_viewer_is_usable_by_keyboard(browser: Browser, services: Services) -> None:
     async with visit(browser, services().page) as visited:
         await wait_for_viewer(visited)
@@ -234,6 +236,7 @@ async def test_the_viewer_is_usable_by_keyboard(browser: Browser, services: Serv
         await visited.check()
 
 
+@pytest.mark.full
 async def test_the_plain_page_is_usable_by_keyboard(browser: Browser, services: Services) -> None:
     async with visit(browser, services(viewer=False).page) as visited:
         found = await tab_stops(visited)
@@ -252,7 +255,8 @@ async def test_the_plain_page_is_usable_by_keyboard(browser: Browser, services: 
 # --- security and caching ---
 
 
-@pytest.mark.parametrize("version", ["3.0.0", pytest.param("2.6.0", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("version", ["3.0.0", "2.6.0"])
 @pytest.mark.parametrize("viewer", [True, False], ids=["viewer", "plain"])
 async def test_hostile_texts_are_not_executed(
     browser: Browser, services: Services, viewer: bool, version: str

@@ -56,14 +56,8 @@ def run(code: str) -> str:
     return process.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    "harness",
-    [
-        # The other kinds have servers or clients that take seconds to start.
-        pytest.param(harness, id=name, marks=[] if harness.starts_fast else pytest.mark.full)
-        for name, harness in HARNESSES.items()
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("harness", HARNESSES.values(), ids=HARNESSES)
 def test_a_broker_runs_without_the_clients_of_other_kinds(harness: BrokerHarness) -> None:
     url = shared_server(harness).url
     broker = harness.broker(url)
@@ -79,6 +73,7 @@ def test_a_broker_runs_without_the_clients_of_other_kinds(harness: BrokerHarness
     assert json.loads(run(code)) == [200, harness.name]
 
 
+@pytest.mark.full
 def test_the_error_for_a_missing_client_names_its_extra() -> None:
     """FastStream raises this error at the import, before the application can create a broker."""
     code = f"""

@@ -85,6 +85,7 @@ def test_only_a_group_without_fixed_partitions_is_load_balanced(
     assert service.managed.driver.is_load_balanced(service.subscriber) is shared
 
 
+@pytest.mark.full
 async def test_a_closed_consumer_is_replaced(
     server: KafkaServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -378,6 +379,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.full
 async def test_a_process_exits_while_the_server_is_frozen(server: KafkaServer) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", _SCRIPT, server.url, str(server.pid))
     try:

@@ -582,10 +582,11 @@ def test_errors_are_classified_by_code(error: Exception, code: str) -> None:
     assert Service("kafka", "nowhere.invalid:9092").managed.driver.classify(error) == code
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"group_id": "workers"}, marks=pytest.mark.full, id="group"),
+        pytest.param({"group_id": "workers"}, id="group"),
         pytest.param({"group_id": "workers", "partitions": ()}, id="assigned"),
     ],
 )

@@ -83,6 +83,7 @@ async def test_an_application_without_a_logger_is_silent(
     assert package_lines(caplog.records) == []
 
 
+@pytest.mark.full
 async def test_applications_with_different_loggers_do_not_mix(
     nats_factory: NatsFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -100,6 +101,7 @@ async def test_applications_with_different_loggers_do_not_mix(
     assert package_lines(caplog.records) == []
 
 
+@pytest.mark.full
 async def test_a_shared_broker_logs_to_the_application_whose_lifespan_was_entered_first(
     nats: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -601,6 +601,7 @@ async def test_the_connection_is_restored_after_another_client_used_the_same_cli
             await service.publish_and_handle(2)
 
 
+@pytest.mark.full
 async def test_the_client_is_replaced_while_the_server_stays_frozen(
     server: MqttServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

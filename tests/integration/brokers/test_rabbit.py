@@ -179,6 +179,7 @@ async def test_concurrent_checks_share_one_request(rabbit: RabbitServer) -> None
         assert requests == 1
 
 
+@pytest.mark.full
 async def test_a_thousand_probes_leak_no_tasks_channels_or_connections(rabbit: RabbitServer) -> None:
     service = Service(rabbit.url)
     async with service.lifespan:
@@ -291,6 +292,7 @@ async def test_a_client_whose_reconnecting_was_cancelled_is_restarted(rabbit: Ra
         await service.wait_until_working()
 
 
+@pytest.mark.full
 async def test_the_connection_is_replaced_while_the_server_stays_frozen(
     rabbit: RabbitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +317,7 @@ async def test_the_connection_is_replaced_while_the_server_stays_frozen(
         assert service.connection is not frozen
 
 
+@pytest.mark.full
 async def test_a_start_fails_in_time_while_the_server_is_frozen(
     rabbit: RabbitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +348,7 @@ async def test_the_timeout_passed_to_the_broker_limits_the_start(rabbit: RabbitS
     rabbit.thaw()
 
 
+@pytest.mark.full
 async def test_a_connection_blocked_by_a_memory_alarm_is_not_replaced(
     rabbit: RabbitServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,6 +547,7 @@ class ServiceWithConflict(Service):
             await channel.exchange_delete(exchange.name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("conflicting", ["exchange", "parent"])
 async def test_a_subscriber_that_cannot_be_restarted_does_not_affect_the_others(
     rabbit: RabbitServer, caplog: pytest.LogCaptureFixture, conflicting: str

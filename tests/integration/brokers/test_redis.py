@@ -264,6 +264,7 @@ async def test_readiness_fails_while_the_server_is_frozen_and_recovers(server: R
         await channel.publish_until_received(1)
 
 
+@pytest.mark.full
 async def test_readiness_fails_while_the_server_pauses_its_clients(server: RedisServer, admin: Redis) -> None:
     service = Service(server.url, "list")
     async with service.lifespan:
@@ -520,6 +521,7 @@ async def test_an_unknown_host_fails_the_start() -> None:
         await service.lifespan.enter()
 
 
+@pytest.mark.full
 @parametrize_kinds(["channel", "list", "group with workers"], "channel", "group with workers")
 async def test_a_lifespan_stops_in_time_and_starts_again_after_the_server_freezes_or_ends(
     server: RedisServer, kind: str
@@ -1068,6 +1070,7 @@ async def test_a_sentinel_broker_follows_the_failover_to_a_new_master(server: Re
             await service.eventually_code("ok")
 
 
+@pytest.mark.full
 async def test_the_failed_start_of_a_sentinel_broker_names_the_sentinels_and_the_master(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:

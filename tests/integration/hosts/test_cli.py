@@ -176,6 +176,7 @@ def test_the_command_consumes_and_finishes_its_messages_at_sigterm(nats: NatsSer
     assert "Brokers: draining -> stopped" in output
 
 
+@pytest.mark.full
 def test_the_command_consumes_although_the_application_does_not(nats: NatsServer) -> None:
     with commands(nats.url, CONSUME="no") as process:
         process.wait_output("handled 1")
@@ -183,6 +184,7 @@ def test_the_command_consumes_although_the_application_does_not(nats: NatsServer
         assert process.wait() == 0
 
 
+@pytest.mark.full
 def test_a_second_interrupt_ends_the_command_immediately(nats: NatsServer) -> None:
     with commands(nats.url, WORK="60") as process:
         process.wait_output("handling 1")
@@ -206,6 +208,7 @@ def test_a_failed_start_prints_one_line_without_secrets(nats: NatsServer) -> Non
     assert "hunter2" not in ended.output
 
 
+@pytest.mark.full
 def test_a_signal_while_connecting_ends_the_command_with_0(nats: NatsServer) -> None:
     nats.stop()
     with commands(nats.url) as process:
@@ -217,6 +220,7 @@ def test_a_signal_while_connecting_ends_the_command_with_0(nats: NatsServer) -> 
         assert "\nup\n" not in process.output()
 
 
+@pytest.mark.full
 def test_a_signal_ends_the_command_during_a_start_in_the_background(nats: NatsServer) -> None:
     # Publishing at the start would need a connection, so this application does not publish.
     nats.stop()

@@ -399,6 +399,7 @@ def test_the_prefixes_of_the_plugin_and_the_application_are_joined() -> None:
         assert status(app, f"/api/internal{path}") == 200, path
 
 
+@pytest.mark.full
 def test_the_docs_can_be_at_the_root() -> None:
     @get("/orders/{order:int}")
     async def order(order: int) -> int:

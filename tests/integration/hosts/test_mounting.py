@@ -246,21 +246,20 @@ GRANIAN = ["-m", "granian", "--interface", "asgi", "main:app", "--host", HOST, "
 STRIPPED, KEPT_OR_STRIPPED = ("",), ("", "/svc")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("app", "command", "prefixes"),
     [
-        pytest.param(STANDALONE, UVICORN, STRIPPED, id="uvicorn", marks=pytest.mark.full),
+        pytest.param(STANDALONE, UVICORN, STRIPPED, id="uvicorn"),
         pytest.param(STANDALONE, [*UVICORN, "--root-path", "/svc"], STRIPPED, id="uvicorn-svc"),
         pytest.param(
             *(FASTAPI, [*UVICORN, "--root-path", "/svc"], STRIPPED),
             id="uvicorn-svc-fastapi",
-            marks=pytest.mark.full,
         ),
         pytest.param(STANDALONE, [*HYPERCORN, "--root-path", "/svc"], KEPT_OR_STRIPPED, id="hypercorn-svc"),
         pytest.param(
             *(STANDALONE, [*GRANIAN, "--url-path-prefix", "/svc"], KEPT_OR_STRIPPED),
             id="granian-svc",
-            marks=pytest.mark.full,
         ),
     ],
 )

@@ -963,12 +963,12 @@ def quart_command(url: str, *arguments: str, app: str = APP, **environment: str)
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("server", "root"),
     [
-        # The conformance suite has Quart under uvicorn in every run.
-        pytest.param("uvicorn", "", marks=pytest.mark.full),
-        pytest.param("uvicorn", "/svc", marks=pytest.mark.full),
+        ("uvicorn", ""),
+        ("uvicorn", "/svc"),
         ("hypercorn", "/svc"),
     ],
 )

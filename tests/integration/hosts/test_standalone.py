@@ -304,6 +304,7 @@ async def test_hooks_of_either_side_run_in_their_order(
     assert recorded.events == [ALL[0], *steps, ALL[-1]]
 
 
+@pytest.mark.full
 @BASES
 async def test_brokers_of_either_side_are_run(
     base_class: type[faststream.FastStream], shared_nats: NatsServer
@@ -409,6 +410,7 @@ async def test_run_names_an_option_that_nobody_takes(caplog: pytest.LogCaptureFi
     assert text.endswith("Did you mean --root-path?")
 
 
+@pytest.mark.full
 async def test_exit_of_the_original_app_ends_run(shared_nats: NatsServer) -> None:
     base = FastStream(NatsBroker(shared_nats.url))
 
@@ -474,14 +476,15 @@ UVICORN = ["-m", "uvicorn", "--host", HOST, "--port", "{port}", "main:app"]
 CLI = ["-m", "faststream", "run", "main:app", "--host", HOST, "--port", "{port}"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("command", "path", "code"),
     [
-        pytest.param(UVICORN, "/new", 0, id="uvicorn", marks=pytest.mark.full),
+        pytest.param(UVICORN, "/new", 0, id="uvicorn"),
         pytest.param(UVICORN, "/original", 0, id="uvicorn-original"),
         # Its worker has ended, and the main process did not ask for that.
-        pytest.param(GRANIAN, "/new", 1, id="granian", marks=pytest.mark.full),
-        pytest.param(CLI, "/original", 0, id="cli", marks=pytest.mark.full),
+        pytest.param(GRANIAN, "/new", 1, id="granian"),
+        pytest.param(CLI, "/original", 0, id="cli"),
     ],
 )
 def test_exit_ends_the_server(command: list[str], path: str, code: int, shared_nats: NatsServer) -> None:

@@ -192,12 +192,13 @@ def write_tests(directory: Path, code: str) -> None:
     (directory / "pytest.ini").write_text(settings, encoding="utf-8")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "scope",
     [
         "session",
-        pytest.param("module", marks=pytest.mark.full),
-        pytest.param("function", marks=pytest.mark.full),
+        "module",
+        "function",
     ],
 )
 def test_every_loop_scope_of_pytest_asyncio(scope: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
@@ -205,6 +206,7 @@ def test_every_loop_scope_of_pytest_asyncio(scope: str, tmp_path: Path, pytestco
     assert "4 passed" in run_tests(tmp_path, pytestconfig)
 
 
+@pytest.mark.full
 def test_the_plugin_of_anyio(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     write_tests(tmp_path, ANYIO)
     assert "2 passed" in run_tests(tmp_path, pytestconfig)

@@ -31,22 +31,15 @@ PATIENCE = 90.0
 """Seconds to wait for something that takes one or two on an idle machine."""
 
 
-def parameters(
-    one: Iterable[str] = (), four: Iterable[str] = (), *, always: bool = False
-) -> pytest.MarkDecorator:
+def parameters(one: Iterable[str] = (), four: Iterable[str] = ()) -> pytest.MarkDecorator:
     """Parametrize a test by server and application.
 
     Args:
         one: The applications to run with one process.
         four: The applications to run with four workers.
-        always: Whether the standalone application with one process runs outside the full run too.
     """
-
-    def mark(row: Row, app: str) -> list[pytest.MarkDecorator]:
-        return [] if always and row.workers == 1 and app == STANDALONE else [pytest.mark.full]
-
     cases = [
-        pytest.param(row, app, marks=mark(row, app), id=f"{row.server.strip('`')}-{row.workers}-{app}")
+        pytest.param(row, app, marks=pytest.mark.full, id=f"{row.server.strip('`')}-{row.workers}-{app}")
         for row in ROWS
         for app in (one if row.workers == 1 else four)
         if app == STANDALONE or "faststream" not in row.command

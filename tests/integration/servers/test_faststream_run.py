@@ -89,6 +89,7 @@ def assert_graceful_stop(server: AppServer, code: int = -signal.SIGTERM, workers
 # --- options ---
 
 
+@pytest.mark.full
 def test_options_reach_the_hooks_with_their_types(shared_nats: NatsServer) -> None:
     with faststream(shared_nats, *at_port("--env", "test", "--number=5")) as server:
         assert "env='test' number=5 worker=None" in server.output()
@@ -242,7 +243,8 @@ os.execv(sys.executable, [sys.executable, "-m", "faststream", "run", "main:app",
 """Opens the socket and replaces itself by the server, as systemd does."""
 
 
-@pytest.mark.parametrize("option", ["--bind fd://9", pytest.param("--fd 9", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("option", ["--bind fd://9", "--fd 9"])
 def test_a_socket_inherited_from_the_parent_is_served(shared_nats: NatsServer, option: str) -> None:
     server = faststream(shared_nats)
     server.command = [sys.executable, "-c", PARENT_PROCESS, str(server.port), "9", *option.split()]
@@ -311,12 +313,13 @@ app = Starlette(lifespan=BrokerLifespan(NatsBroker()))
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
         ("FastAPI", []),
         ("Quart", ["--bind", "127.0.0.1:8000", "--loop", "asyncio:SelectorEventLoop"]),
-        *(pytest.param(kind, ["--workers", "2"], marks=pytest.mark.full) for kind in HOSTS),
+        *((kind, ["--workers", "2"]) for kind in HOSTS),
     ],
 )
 def test_an_application_of_a_web_framework_is_refused_with_the_command_that_runs_it(
@@ -406,6 +409,7 @@ async def test_workers_without_a_queue_group_each_handle_every_message(nats: Nat
 # --- other commands ---
 
 
+@pytest.mark.full
 def test_publish_command_prints_the_reply(shared_nats: NatsServer) -> None:
     with faststream(shared_nats, *at_port()) as server:
         words = ["main:app", json.dumps("ab"), "--subject", "run.in", "--rpc"]
@@ -415,6 +419,7 @@ def test_publish_command_prints_the_reply(shared_nats: NatsServer) -> None:
         assert_graceful_stop(server)
 
 
+@pytest.mark.full
 def test_docs_gen_command_writes_the_document(shared_nats: NatsServer) -> None:
     words = ["gen", "main:app", "--out", "document.json"]
     server = faststream(shared_nats, *words, command="docs", ready_path=None)

@@ -40,7 +40,7 @@ FAILURE_TIMEOUT = 20.0
 pytestmark = pytest.mark.timeout(240)
 
 
-@parameters(APPS, APPS, always=True)
+@parameters(APPS, APPS)
 async def test_a_server_serves_and_finishes_its_messages_at_sigterm(
     row: Row, app: str, monitored_nats: MonitoredNats
 ) -> None:
@@ -107,7 +107,7 @@ async def test_a_failed_start_ends_the_server_as_documented(
         await eventually(lambda: group_has_ended(server.pid), PATIENCE)
 
 
-@parameters(RAISING, [STANDALONE], always=True)
+@parameters(RAISING, [STANDALONE])
 async def test_the_output_of_a_startup_hook_that_raises(
     row: Row, app: str, monitored_nats: MonitoredNats
 ) -> None:
@@ -124,7 +124,7 @@ async def test_the_output_of_a_startup_hook_that_raises(
         await eventually(lambda: group_has_ended(server.pid), PATIENCE)
 
 
-@parameters(RAISING, always=True)
+@parameters(RAISING)
 async def test_the_output_of_a_shutdown_hook_that_raises(
     row: Row, app: str, monitored_nats: MonitoredNats
 ) -> None:
