@@ -25,7 +25,7 @@ from faststream_adapters._hosting.assembly import assemble
 from faststream_adapters._hosting.options import HostKeywords
 from faststream_adapters._lifecycle.signals import handler_behind_ours
 
-from .drop_in import own_routes, refuse_document_keywords
+from .drop_in import check_brokers, own_routes, refuse_document_keywords
 from .handlers import HttpHandler
 from .routes import AsgiRoute, RouteList
 
@@ -132,6 +132,7 @@ class AsgiFastStream(FastStream):
         asyncapi_path: str | UpstreamRoute | AsyncAPIRoute | None = None,
         **keywords: Unpack[HostKeywords],
     ) -> None:
+        check_brokers(brokers)
         super().__init__(
             *brokers,
             logger=logger,
@@ -171,7 +172,16 @@ class AsgiFastStream(FastStream):
             asgi_routes: Further paths with their ASGI apps.
             asyncapi_path: The path of the AsyncAPI docs.
             keywords: See `HostKeywords`.
+
+        Raises:
+            SetupError: The application is an `AsgiFastStream` of this package already.
         """
+        if isinstance(app, AsgiFastStream):
+            msg = (
+                "This is an AsgiFastStream already, with routes and keywords of its own: use it as it is. "
+                "Its mount() adds routes."
+            )
+            raise SetupError(msg)
         asgi = cls(logger=app.logger)
         share_state(app, asgi)
         taken_over = own_routes(app) if isinstance(app, UpstreamAsgi) else []
@@ -276,8 +286,12 @@ class AsgiFastStream(FastStream):
         if scope["type"] == "lifespan":
             await self.lifespan(scope, receive, send)
             return
-        app, scope = self._routes.find(scope) or (_NOT_FOUND, scope)
+        app, scope = self._routes.find(scope) or (self.not_found, scope)
         await app(scope, receive, send)
+
+    async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request that no route serves; a subclass can override this."""
+        await _NOT_FOUND(scope, receive, send)
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (the ASGI signature)
         """Answer the server's lifespan messages: start and stop the brokers and run all hooks."""

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from faststream import AsyncAPI
 from faststream.asgi import AsgiFastStream
 from faststream.asgi import HttpHandler as UpstreamHandler
+from faststream.exceptions import SetupError
+
+from faststream_adapters._compat.faststream import Application, BrokerUsecase
 
 from .routes import AsgiRoute
 
@@ -23,6 +26,21 @@ def _is_documentation(route: object) -> bool:
         return False
     module = route.func.__module__
     return any(module == each or module.startswith(f"{each}.") for each in _DOCS_MODULES)
+
+
+def check_brokers(brokers: Iterable[object]) -> None:
+    """Refuse what is not a broker: FastStream's own error would not say what is wrong.
+
+    Raises:
+        SetupError: There is something else.
+    """
+    for broker in brokers:
+        if isinstance(broker, Application):
+            msg = f"Pass brokers, not a {type(broker).__name__}: AsgiFastStream.from_app(app) takes an app."
+            raise SetupError(msg)
+        if not isinstance(broker, BrokerUsecase):
+            msg = f"Pass brokers, as in AsgiFastStream(broker), not {type(broker).__name__}."
+            raise SetupError(msg)
 
 
 def refuse_document_keywords(names: Iterable[str]) -> None:

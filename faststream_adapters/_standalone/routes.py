@@ -63,6 +63,16 @@ class RouteList(MutableSequence[AsgiRoute]):
     def __len__(self) -> int:
         return len(list(self._routes))
 
+    def copy(self) -> list[AsgiRoute]:
+        """Return the routes as they are now."""
+        return list(self)
+
+    def __add__(self, other: Iterable[AsgiRoute]) -> list[AsgiRoute]:
+        return [*self, *other]
+
+    def __radd__(self, other: Iterable[AsgiRoute]) -> list[AsgiRoute]:
+        return [*other, *self]
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 

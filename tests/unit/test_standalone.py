@@ -465,6 +465,9 @@ def test_the_list_of_routes_is_live() -> None:
     routes += [("/later", hello)]
     assert routes == app.routes == [("/hello", hello), ("/later", hello), ("/mounted", mounted)]
     assert repr(routes) == repr(list(routes))
+    more = [("/more", mounted)]
+    assert (routes + more, more + routes) == ([*routes, *more], [*more, *routes])
+    assert (type(routes.copy()), routes.copy()) == (list, [*routes])
     assert (len(routes), routes[0], routes[1:2]) == (3, ("/hello", hello), [("/later", hello)])
     assert documented(app) == ["/hello", "/later"]
     del routes[0]
@@ -564,6 +567,34 @@ async def test_routes_of_the_old_app_are_taken_over() -> None:
     assert (await request(app, http_scope("/plain"))).body == b"plain"
     assert (await request(app, http_scope("/ping"))).status == 500
     assert (await request(app, http_scope("/docs/try", "POST"))).status in {404, 405}
+
+
+def test_an_application_that_is_converted_twice_is_refused() -> None:
+    """It would lose the routes and the keywords of the first one."""
+    app = AsgiFastStream(NatsBroker(UNREACHABLE), asgi_routes=[("/hello", hello)])
+    with pytest.raises(SetupError, match=r"an AsgiFastStream already.*mount\(\) adds routes"):
+        app.as_asgi([("/new", hello)])
+
+
+@pytest.mark.parametrize(
+    ("target", "refused"),
+    [
+        ([NatsBroker()], r"as in AsgiFastStream\(broker\), not list"),
+        (None, "not NoneType"),
+        (faststream.FastStream(), r"not a FastStream: AsgiFastStream\.from_app\(app\)"),
+    ],
+)
+def test_what_is_no_broker_is_refused(target: Any, refused: str) -> None:
+    with pytest.raises(SetupError, match=refused):
+        AsgiFastStream(target)
+
+
+async def test_a_subclass_can_answer_what_no_route_serves() -> None:
+    class Custom(AsgiFastStream):
+        async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await AsgiResponse(b"custom", 404)(scope, receive, send)
+
+    assert (await request(Custom(), http_scope("/missing"))).body == b"custom"
 
 
 def test_an_app_of_the_old_package_is_a_target() -> None:
