@@ -510,6 +510,22 @@ async def test_the_state_has_what_the_lifespan_and_the_hooks_return(plugin: Any,
     assert seen[1:] == ["Shop"]
 
 
+async def test_the_router_is_the_app_in_the_context(plugin: Any, seen: list[Any]) -> None:
+    router = plugin.NatsRouter()
+    router.context.set_global("limit", 3)
+
+    @router.subscriber("orders")
+    async def handle(
+        item: str, app: Annotated[Any, plugin.Context("app")], limit: Annotated[int, plugin.Context("limit")]
+    ) -> None:
+        seen.append((app is router, limit))
+
+    async with TestNatsBroker(router.broker), client_of(app_with(router)):
+        await router.broker.publish("tea", "orders")
+    assert seen == [(True, 3)]
+    assert list(router.schema.to_specification().to_jsonable()["channels"]) == ["orders:Handle"]
+
+
 async def test_the_state_can_be_off(plugin: Any) -> None:
     router = plugin.NatsRouter(setup_state=False)
     async with TestNatsBroker(router.broker), router.lifespan_context(FastAPI()) as state:

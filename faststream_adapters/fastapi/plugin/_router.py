@@ -118,6 +118,7 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
             {name: keywords.pop(name) for name in AdapterKeywords.__annotations__ if name in keywords},
         )
         self.broker: TBroker = self.broker_class(*connection, tags=specification_tags, **keywords)
+        self.broker.context.set_global("app", self)
         configure(self.broker, prepare, receive)
         injection = injection_of(self.broker)
         injection.default_app = FastAPI()
@@ -134,11 +135,11 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
             },
         )
         """The lines to write instead of this router; empty when they have been logged."""
+        self.schema = specification or AsyncAPI()
+        self.schema.add_broker(self.broker)
         self._has_docs = bool(schema_url and include_in_schema)
         if self._has_docs:
-            specification = specification or AsyncAPI()
-            specification.add_broker(self.broker)
-            own |= {"asyncapi_path": schema_url, "specification": specification}
+            own |= {"asyncapi_path": schema_url, "specification": self.schema}
         super().__init__(
             self.broker,
             prefix=prefix,
@@ -151,8 +152,7 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
             **own,
         )
         injection.refresh()
-        if specification is not None:
-            self._documents.append(specification)
+        self._documents.append(self.schema)
         self.routes[:0] = routes or ()
         self.include_in_schema = include_in_schema
         for name, value in attributes.items():
@@ -165,6 +165,11 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
         self._on_broker_shutdown: list[Callable[..., Any]] = []
         self._state: dict[str, Any] | None = None
         """What the running lifespan has yielded."""
+
+    @property
+    def context(self) -> Repository:
+        """The context of the broker."""
+        return self.broker.context
 
     def subscriber(self, *args: Any, **options: Any) -> TSubscriber:
         """Return a subscriber of the broker, which decorates a handler."""
