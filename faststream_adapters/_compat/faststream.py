@@ -1,6 +1,7 @@
 """FastStream's private names that are independent of the client."""
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -81,14 +82,22 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(msg)
 
 
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        _refuse_constant(text)
+    return value
+
+
 # FastStream uses orjson if it is installed, which takes no such arguments and knows no NaN.
 _HAS_ORJSON = libraries.orjson is not None
-_STRICT_LOADS: dict[str, Any] = {} if _HAS_ORJSON else {"parse_constant": _refuse_constant}
+_STRICT_LOADS: dict[str, Any] = (
+    {} if _HAS_ORJSON else {"parse_constant": _refuse_constant, "parse_float": _finite}
+)
 _STRICT_DUMPS: dict[str, Any] = {} if _HAS_ORJSON else {"allow_nan": False}
 
 
 def json_loads(data: bytes) -> Any:
-    """Parse JSON; NaN and Infinity are a ValueError."""
+    """Parse JSON; NaN, Infinity and numbers that are too large for a float are a ValueError."""
     return libraries.json_loads(data, **_STRICT_LOADS)
 
 

@@ -790,6 +790,8 @@ async def parse(request: Request) -> AsgiResponse:
         b"NaN",
         b"[-Infinity]",
         b'{"a": Infinity}',
+        b"[1e999]",
+        b"-1e999",
         pytest.param(b"[" * 100_000, id="deeply nested"),
         pytest.param(b"1" * 5_000, id="too many digits"),
     ],
