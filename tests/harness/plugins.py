@@ -33,6 +33,16 @@ def load_plugin(name: str, client: str = "nats") -> Any:
         return import_module(name.format(client))
 
 
+def kind_of(client: str) -> str:
+    """Return what the names of a client's classes begin with."""
+    return "Kafka" if client == "confluent" else client.title()
+
+
+def router_class(plugin: Any, client: str) -> Any:
+    """Return the class of the router in a client's module."""
+    return getattr(plugin, f"{kind_of(client)}Router")
+
+
 def importable_plugins() -> tuple[str, ...]:
     """Return both, or the stand-in alone where FastStream has removed its plugin."""
     try:
@@ -61,8 +71,7 @@ async def in_memory(*routers: Any) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for router in routers:
             client = type(router.broker).__module__.split(".")[1]
-            kind = "Kafka" if client == "confluent" else client.title()
-            broker = getattr(import_module(f"faststream.{client}"), f"Test{kind}Broker")
+            broker = getattr(import_module(f"faststream.{client}"), f"Test{kind_of(client)}Broker")
             await stack.enter_async_context(broker(router.broker))
         yield
 

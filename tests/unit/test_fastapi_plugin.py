@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,24 +16,25 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
 from faststream import AsyncAPI, BaseMiddleware, ExceptionMiddleware, FastStream
-from faststream.confluent import TestKafkaBroker as TestConfluentBroker
 from faststream.kafka import TestKafkaBroker
 from faststream.nats import NatsBroker, TestNatsBroker
 from faststream.nats import NatsRouter as BrokerRouter
-from faststream.rabbit import TestRabbitBroker
-from faststream.redis import TestRedisBroker
+from faststream.security import BaseSecurity
 from pydantic import BaseModel, Field
 
 from faststream_adapters._compat.plugin import ContextRepo as Repository
-from tests.harness.plugins import CLIENTS, STAND_IN, app_with, client_of, importable_plugins, load_plugin
-
-TEST_BROKERS: dict[str, Any] = {
-    "nats": TestNatsBroker,
-    "kafka": TestKafkaBroker,
-    "confluent": TestConfluentBroker,
-    "rabbit": TestRabbitBroker,
-    "redis": TestRedisBroker,
-}
+from tests.harness.plugins import (
+    CLIENTS,
+    SERVICES,
+    STAND_IN,
+    app_with,
+    client_of,
+    importable_plugins,
+    in_memory,
+    kind_of,
+    load_plugin,
+    router_class,
+)
 
 
 @pytest.fixture(params=importable_plugins())
@@ -104,8 +105,8 @@ async def test_routes_dependencies_and_services_use_the_broker(plugin: Any, seen
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_every_client_has_a_router_and_its_names(client: str, seen: list[Any]) -> None:
     module = load_plugin(STAND_IN, client)
-    kind = {"confluent": "Kafka"}.get(client, client.title())
-    router = getattr(module, f"{kind}Router")()
+    kind = kind_of(client)
+    router = router_class(module, client)()
 
     async def handle(item: str, message: Any, context: Any, broker: Any) -> None:
         seen.append((item, type(message).__name__, isinstance(context, Repository), broker is router.broker))
@@ -117,7 +118,7 @@ async def test_every_client_has_a_router_and_its_names(client: str, seen: list[A
     }
     router.subscriber("orders")(handle)
     app = app_with(router)
-    async with TEST_BROKERS[client](router.broker), client_of(app):
+    async with in_memory(router), client_of(app):
         await router.broker.publish("tea", "orders")
     [(item, name, has_context, has_broker)] = seen
     assert (item, has_context, has_broker) == ("tea", True, True)
@@ -283,6 +284,20 @@ async def test_a_router_of_a_factory_gets_subscribers_late(plugin: Any, seen: li
     assert seen == [("tea", 3)]
 
 
+async def test_a_subscriber_starts_while_the_application_runs(plugin: Any, seen: list[Any]) -> None:
+    router = plugin.NatsRouter()
+    async with TestNatsBroker(router.broker), client_of(app_with(router)):
+        subscriber = router.subscriber("orders", dependencies=[Depends(lambda: seen.append("guard"))])
+
+        @subscriber
+        async def handle(item: str, price: Price) -> None:
+            seen.append((item, price))
+
+        await subscriber.start()
+        await router.broker.publish({"item": "tea"}, "orders")
+    assert seen == ["guard", ("tea", 3)]
+
+
 async def test_a_function_is_a_route_and_a_subscriber(plugin: Any, seen: list[Any]) -> None:
     router = plugin.NatsRouter()
 
@@ -321,7 +336,6 @@ async def optional_scalar(item: str | None = None) -> Any:
     return item
 
 
-@situation({"name": "tea"}, {"item": "tea"})
 async def aliased_scalar(item: Annotated[str, Field(alias="name")]) -> Any:
     return item
 
@@ -407,6 +421,12 @@ async def outcomes_in(plugin: Any, handler: Any, messages: Any) -> list[Any]:
             else:
                 outcomes.append(reply.body)
     return outcomes
+
+
+async def test_a_parameter_can_have_an_alias(stand_in: Any) -> None:
+    """The plugin ignores it with older releases of FastAPI."""
+    outcomes = await outcomes_in(stand_in, aliased_scalar, ({"name": "tea"}, {"item": "tea"}))
+    assert outcomes == [b"tea", (["missing"], [("query", "name")], {"item": "tea"})]
 
 
 async def test_an_error_of_the_handler_is_its_own(stand_in: Any) -> None:
@@ -555,6 +575,7 @@ async def test_broker_keywords_reach_the_broker(plugin: Any, seen: list[Any], ca
         graceful_timeout=2.0,
         description="The shop",
         specification_tags=[{"name": "tagged"}],
+        security=BaseSecurity(use_ssl=True),
         context=context,
         default_response_class=Request,
         deprecated=True,
@@ -567,6 +588,7 @@ async def test_broker_keywords_reach_the_broker(plugin: Any, seen: list[Any], ca
 
     assert router.broker.context.get("shop") == "tea"
     assert router.broker.specification.description == "The shop"
+    assert router.broker.specification.security.use_ssl
     assert [tag["name"] for tag in router.broker.specification.tags] == ["tagged"]
     assert (router.deprecated, router.default_response_class) == (True, Request)
     async with TestNatsBroker(router.broker):
@@ -582,18 +604,10 @@ async def test_many_routers_serve_one_application(plugin: Any, seen: list[Any]) 
             seen.append((item, number))
 
         router.subscriber(f"orders.{number}")(handle)
-    async with client_of_many(routers, app_with(*routers)):
+    async with in_memory(*routers), client_of(app_with(*routers)):
         for number, router in enumerate(routers):
             await router.broker.publish({"item": "tea"}, f"orders.{number}")
     assert seen == [("tea", number) for number in range(18)]
-
-
-@asynccontextmanager
-async def client_of_many(routers: list[Any], app: FastAPI) -> AsyncIterator[Any]:
-    async with AsyncExitStack() as stack:
-        for router in routers:
-            await stack.enter_async_context(TestNatsBroker(router.broker))
-        yield await stack.enter_async_context(client_of(app))
 
 
 async def test_test_broker_works_without_the_lifespan(plugin: Any, seen: list[Any]) -> None:
@@ -633,8 +647,12 @@ async def test_a_faststream_app_can_take_the_broker(stand_in: Any, seen: list[An
 # --- the documents ---
 
 
-async def test_the_documents_are_those_of_the_plugin() -> None:
-    documents = [await document_of(load_plugin(each)) for each in importable_plugins()]
+@pytest.mark.parametrize(
+    "client",
+    [name if name == "nats" else pytest.param(name, marks=pytest.mark.full) for name in CLIENTS],
+)
+async def test_the_documents_are_those_of_the_plugin(client: str) -> None:
+    documents = [await document_of(load_plugin(each, client), client) for each in importable_plugins()]
     assert all(each == documents[0] for each in documents)
     assert documents[0]["info"] == {
         "title": "Shop",
@@ -645,14 +663,14 @@ async def test_the_documents_are_those_of_the_plugin() -> None:
     }
 
 
-async def document_of(plugin: Any) -> Any:
-    router = plugin.NatsRouter(schema_url="/asyncapi", description="The broker", prefix="/api")
+async def document_of(plugin: Any, client: str) -> Any:
+    router = router_class(plugin, client)(schema_url="/asyncapi", description="The broker", prefix="/api")
     for handler in (one_scalar, optional_scalar, two_scalars, model, two_models, mapping, numbers):
         router.subscriber(handler.__name__, title=handler.__name__)(handler)
 
     @router.subscriber("orders", description="Takes orders.")
     @router.publisher("bills", schema=Order)
-    async def handle(order: Order, price: Price, message: plugin.NatsMessage) -> None:
+    async def handle(order: Order, price: Price, logger: plugin.Logger) -> None:
         """Not called."""
 
     app = app_with(
@@ -663,11 +681,11 @@ async def document_of(plugin: Any) -> Any:
         contact={"name": "Ann"},
         license_info={"name": "MIT"},
     )
-    async with TestNatsBroker(router.broker), client_of(app) as client:
-        assert (await client.get("/api/asyncapi")).headers["content-type"].startswith("text/html")
-        assert (await client.get("/api/asyncapi.yaml")).status_code == 200
+    async with in_memory(router), client_of(app) as http:
+        assert (await http.get("/api/asyncapi")).headers["content-type"].startswith("text/html")
+        assert (await http.get("/api/asyncapi.yaml")).status_code == 200
         assert {"/api/asyncapi", "/api/asyncapi.json"} <= {*app.openapi()["paths"]}
-        return (await client.get("/api/asyncapi.json")).json()
+        return (await http.get("/api/asyncapi.json")).json()
 
 
 async def test_the_docs_are_off_until_the_path_is_given(stand_in: Any) -> None:
@@ -776,10 +794,15 @@ async def test_each_router_logs_its_native_lines_once(stand_in: Any, caplog: Any
 
 @pytest.mark.full
 def test_everything_works_without_the_plugin_of_faststream() -> None:
-    command = ["-m", "pytest", "-v", "-p", "tests.harness.without_plugin", __file__, "-m", "not full"]
+    command = ["-m", "pytest", "-v", "-p", "tests.harness.without_plugin", "-m", "not full"]
     options = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+    files = [__file__, str(SERVICES.with_name("test_plugin_services.py"))]
     result = subprocess.run(
-        [sys.executable, *command, *options], capture_output=True, text=True, check=False, timeout=100
+        [sys.executable, *command, *options, *files],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
     )
     assert result.returncode == 0, result.stdout
     assert "[faststream_adapters.fastapi.plugin.{}" in result.stdout

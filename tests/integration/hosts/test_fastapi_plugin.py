@@ -9,12 +9,7 @@ from fastapi import Depends, FastAPI, Request
 from faststream_adapters._utils.errors import BrokerStartError
 from tests.harness.brokers import HARNESSES
 from tests.harness.brokers.shared import shared_server
-from tests.harness.plugins import CLIENTS, STAND_IN, app_with, client_of, load_plugin
-
-
-def router_class(client: str) -> Any:
-    kind = {"confluent": "Kafka"}.get(client, client.title())
-    return getattr(load_plugin(STAND_IN, client), f"{kind}Router")
+from tests.harness.plugins import CLIENTS, STAND_IN, app_with, client_of, load_plugin, router_class
 
 
 @pytest.mark.parametrize(
@@ -23,7 +18,7 @@ def router_class(client: str) -> Any:
 )
 async def test_a_request_publishes_and_a_subscriber_handles_it(client: str) -> None:
     server = shared_server(HARNESSES[client])
-    router = router_class(client)(server.url, readiness_path="/readyz")
+    router = router_class(load_plugin(STAND_IN, client), client)(server.url, readiness_path="/readyz")
     offset = {"auto_offset_reset": "earliest"} if "Kafka" in type(router).__name__ else {}
     handled: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -47,9 +42,9 @@ async def test_a_request_publishes_and_a_subscriber_handles_it(client: str) -> N
 
 
 async def test_the_start_waits_for_the_server_but_not_forever() -> None:
-    router_class_ = router_class("nats")
-    assert router_class_().broker_lifespan.startup_timeout == 120.0
-    router = router_class_("nats://127.0.0.1:1", startup_timeout=0.2)
+    nats_router = load_plugin(STAND_IN).NatsRouter
+    assert nats_router().broker_lifespan.startup_timeout == 120.0
+    router = nats_router("nats://127.0.0.1:1", startup_timeout=0.2)
     with pytest.raises(BrokerStartError):
         async with router.lifespan_context(FastAPI()):
             pytest.fail("The application has started.")
