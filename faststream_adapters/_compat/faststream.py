@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from faststream._internal import _compat as libraries
@@ -46,6 +47,7 @@ __all__ = (
     "forget_connection",
     "graceful_timeout",
     "guard_producers",
+    "guard_start",
     "injected",
     "injects",
     "is_connected",
@@ -285,6 +287,17 @@ def unguard_producers(broker: Broker) -> None:
         producer = getattr(owner, name)
         if isinstance(producer, GuardedProducer):
             setattr(owner, name, producer.producer)
+
+
+def guard_start(broker: Broker, guard: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
+    """Let a function decide what `broker.start()` does.
+
+    Args:
+        broker: The broker.
+        guard: Called with the broker's own method.
+    """
+    if getattr(broker.start, "func", None) != guard:
+        vars(broker)["start"] = partial(guard, broker.start)
 
 
 def producer_of(broker: Broker) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
@@ -12,7 +12,13 @@ from faststream.exceptions import SetupError
 from faststream_adapters._brokers.codes import Code
 from faststream_adapters._brokers.in_memory import InMemoryDriver
 from faststream_adapters._brokers.registry import driver_for
-from faststream_adapters._compat.faststream import Broker, Subscriber, is_connected, is_in_memory
+from faststream_adapters._compat.faststream import (
+    Broker,
+    Subscriber,
+    guard_start,
+    is_connected,
+    is_in_memory,
+)
 from faststream_adapters._utils.errors import BrokerNotUpError, clear_frames, forget_frames
 from faststream_adapters._utils.tasks import cancel_and_wait, uninterrupted
 
@@ -39,6 +45,8 @@ _CONNECT_DELAY = 0.1
 
 POLL_INTERVAL = 0.01
 """Seconds between two polls of handlers that finish."""
+
+_STARTED_ALREADY = "%s is started already: remove your own start(), the lifespan starts it."
 
 _ATTRIBUTE = "_faststream_adapters_managed"
 
@@ -264,7 +272,7 @@ class ManagedBroker:
                 self._log_for(owner)
             self._adopted = self._leaving is None and self.broker.running and not self.in_memory
             if self._adopted:
-                self._warn("%s is started already: remove your own start(), the lifespan starts it.")
+                self._warn(_STARTED_ALREADY)
             if settings.consume:
                 self._warn_about_moved_subscribers()
             self._reset()
@@ -431,6 +439,13 @@ class ManagedBroker:
             self._drained, self.up, self.error = self.up, False, None
             self.monitor.clear()
 
+    async def _start_again(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Do nothing if the broker is started: each Kafka subscriber would get a second consumer."""
+        if self.up and self.broker.running:
+            self._warn(_STARTED_ALREADY)
+        else:
+            await start()
+
     def _reset(self) -> None:
         self.up, self.error = False, None
         self._declared = asyncio.Event()
@@ -474,6 +489,7 @@ class ManagedBroker:
                 if ended is self._start_ended:
                     if not self.in_memory:
                         self.monitor.on_started()
+                        guard_start(self.broker, self._start_again)
                     self.up, self.error = True, None
                     ended.set()
                 return

@@ -1,4 +1,4 @@
-"""Brokers that the application has started itself before the lifespan starts."""
+"""Brokers that the application starts itself, before the lifespan or after it."""
 
 from __future__ import annotations
 
@@ -53,9 +53,13 @@ async def test_a_started_broker_is_adopted_and_handles_each_message_once(
     harness.subscribe(broker, channel, handle)
     lifespan = BrokerLifespan(broker, startup=startup)
     for run in range(1, 3):
-        await broker.start()
+        if run == 1:
+            await broker.start()
         async with lifespan:
             await eventually(lambda: lifespan.state == "running")
+            if run == 2:
+                # As in a hook or a route.
+                await broker.start()
             await send(5)
         assert not broker.running
         assert caplog.text.count("is started already: remove your own start()") == run
