@@ -187,7 +187,11 @@ def test_private_names_of_other_packages_are_used_in_compat_only(path: Path) -> 
 def private_words(package: str) -> set[str]:
     """Return the words that start with an underscore in the Python source of an installed package."""
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None or not Path(spec.origin).exists():
+    if (
+        spec is None
+        or spec.origin is None
+        or not (spec.origin.endswith(".py") and Path(spec.origin).exists())
+    ):
         return set()
     source = Path(spec.origin)
     files = source.parent.rglob("*.py") if source.name == "__init__.py" else [source]
