@@ -22,7 +22,7 @@ from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 
 from ._message import MessageRun
 from ._parameters import check_http, fastapi_mark, faststream_mark, has_fastapi_mark
-from ._plan import Overrides, Plan, make_plan
+from ._plan import Overrides, Plan, ReadParameter, make_plan
 
 T = TypeVar("T")
 
@@ -78,6 +78,8 @@ class BrokerInjection:
         """The dependencies that those that run it declare for each message."""
         self.default_app: FastAPI | None = None
         """Stands in while no application runs the broker; None refuses messages that need one."""
+        self.read_parameter: ReadParameter | None = None
+        """Returns what reads a dependency's parameter without a mark from the message; None refuses it."""
         self.refresh()
 
     @property
@@ -210,8 +212,8 @@ class _Handler(HostHandler):
         return await run.handle(invoke)
 
     def _plan_for_messages(self, overrides: Overrides) -> Plan:
-        before = self._injection.message_dependencies
-        self._plan = make_plan(self.owner, self.passed.values(), before, overrides, self._own)
+        before, read = self._injection.message_dependencies, self._injection.read_parameter
+        self._plan = make_plan(self.owner, self.passed.values(), before, overrides, own=self._own, read=read)
         return self._plan
 
 

@@ -34,6 +34,7 @@ from ._parameters import (
 )
 
 Overrides = Mapping[AnyCallable, AnyCallable]
+ReadParameter = Callable[[inspect.Parameter], Callable[[Any], Any]]
 
 
 class Kind(Enum):
@@ -143,7 +144,9 @@ def make_plan(
     parameters: Iterable[inspect.Parameter],
     before: tuple[params.Depends, ...],
     overrides: Overrides,
+    *,
     own: tuple[params.Depends, ...] = (),
+    read: ReadParameter | None = None,
 ) -> Plan:
     """Make the plan of a handler.
 
@@ -153,11 +156,12 @@ def make_plan(
         before: Dependencies that come first, and whose values are not passed.
         overrides: The overrides of the application.
         own: The same for this handler only; they follow `before`.
+        read: Returns what reads a dependency's parameter without a mark from the message; None refuses it.
 
     Raises:
         SetupError: A dependency cannot work outside HTTP requests.
     """
-    planner = _Planner(overrides)
+    planner = _Planner(overrides, read)
     for mark in before:
         planner.add_dependency(mark, _anonymous(mark), "message_dependencies of the router", ())
     for mark in own:
@@ -183,7 +187,8 @@ def _anonymous(mark: params.Depends) -> inspect.Parameter:
 class _Planner:
     """Collects the steps of a plan, depth first, as FastAPI resolves dependencies."""
 
-    def __init__(self, overrides: Overrides) -> None:
+    def __init__(self, overrides: Overrides, read: ReadParameter | None) -> None:
+        self._read = read
         self.steps: list[Step] = []
         self.overrides: dict[AnyCallable, AnyCallable] = {}
         self._available = overrides
@@ -251,14 +256,16 @@ class _Planner:
                 f"the {owner.partition(' ')[0]}: use fastapi.Depends."
             )
             raise SetupError(msg)
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            return None
+        if self._read is not None:
+            return self._add_value(self._read(parameter))
         default: Any = parameter.default
         if default is parameter.empty:
             default = next((each for each in marks_of(parameter) if isinstance(each, FieldInfo)), default)
         if isinstance(default, FieldInfo) and not default.is_required():
             return self._add_value(lambda _: default.get_default(call_default_factory=True))
         if default is not parameter.empty and not isinstance(default, FieldInfo):
-            return None
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             return None
         msg = (
             f"The parameter {parameter.name!r} of the {owner} has no value outside HTTP requests: give it a "

@@ -1,6 +1,7 @@
 """docs/fastapi-plugin.md, "Change the import": the service runs, and the listed differences exist."""
 
 import sys
+import warnings
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -14,6 +15,10 @@ from faststream_adapters.fastapi.plugin.nats import NatsRouter
 from tests.docs.blocks import at_nats, code_blocks, eventually, load, python_blocks, served
 from tests.harness.plugins import app_with, client_of, in_memory
 from tests.harness.servers.nats import NatsServer
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import faststream.nats.fastapi as old
 
 PAGE = "docs/fastapi-plugin.md"
 BLOCKS = python_blocks(PAGE)
@@ -72,30 +77,20 @@ async def test_a_mark_of_requests_fails_the_start() -> None:
         await start(router)
 
 
-async def test_a_parameter_of_a_dependency_keeps_its_default() -> None:
-    def with_default(item: str = "milk") -> str:
-        return item
+async def test_the_document_has_the_fields_of_the_subscriber() -> None:
+    def get_user(user: int) -> int:
+        return user
 
-    def without_default(item: str) -> None:
+    async def handle(order: dict[str, int], user: Annotated[int, Depends(get_user)]) -> None:
         """Not called."""
 
-    seen: list[str] = []
-
-    async def handle(item: str, other: Annotated[str, Depends(with_default)]) -> None:
-        seen.append(other)
-
-    async def refused(item: str, other: Annotated[None, Depends(without_default)]) -> None:
-        """Not called."""
-
-    router = NatsRouter()
-    router.subscriber("orders")(handle)
-    async with TestNatsBroker(router.broker), client_of(app_with(router)):
-        await router.broker.publish({"item": "tea"}, "orders")
-    assert seen == ["milk"]
-
-    router.subscriber("refused")(refused)
-    with pytest.raises(SetupError, match="'item' of the dependency 'without_default' of the"):
-        await start(router)
+    schemas = []
+    for router in (NatsRouter(), old.NatsRouter()):
+        router.subscriber("orders")(handle)
+        [schema] = router.schema.to_specification().to_jsonable()["components"]["schemas"].values()
+        schemas.append([schema["type"], sorted(schema.get("properties", ()))])
+    assert schemas == [["object", []], ["object", ["order", "user"]]]
+    assert get_user(7) == 7
 
 
 async def test_two_routers_cannot_serve_the_docs_at_one_path() -> None:

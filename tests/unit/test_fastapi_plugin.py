@@ -395,6 +395,30 @@ async def with_dependency(item: str, price: Price) -> Any:
     return item, price
 
 
+def by_user(user: int, limit: Annotated[int, Field(le=9)] = 5) -> Any:
+    return user, limit
+
+
+def by_model(order: Order, user: Annotated[Any, Depends(by_user)]) -> Any:
+    return order, user
+
+
+@situation(
+    {"item": "tea", "user": 1},
+    {"item": "tea", "user": "2", "limit": 3},
+    {"item": "tea", "user": 1, "limit": 10},
+    {"item": "tea"},
+    "tea",
+)
+async def fields_of_dependencies(item: str, user: Annotated[Any, Depends(by_user)]) -> Any:
+    return item, user
+
+
+@situation({"item": "tea", "user": 1, "quantity": 3}, {"item": "tea", "user": 1, "quantity": "x"})
+async def fields_of_nested_dependencies(item: str, order: Annotated[Any, Depends(by_model)]) -> Any:
+    return item, order
+
+
 @situation("tea")
 def result_that_contradicts_the_annotation(item: str) -> int:
     return item  # type: ignore[return-value]

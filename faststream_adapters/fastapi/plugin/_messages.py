@@ -1,11 +1,14 @@
 """Messages become arguments as in FastStream's plugin: by FastAPI's rules for the query and the body."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from fast_depends.core import CallModel
+from fast_depends import Provider
+from fast_depends.core import CallModel, build_call_model
 from fast_depends.dependencies import Dependant
 from fast_depends.library.serializer import OptionItem
+from fast_depends.pydantic import PydanticSerializer
 from fastapi import params
 from fastapi.exceptions import RequestValidationError
 from faststream.message import StreamMessage
@@ -14,6 +17,12 @@ from pydantic import ValidationError
 from faststream_adapters._compat.fastapi import is_scalar
 from faststream_adapters._hosting.signatures import AnyCallable
 from faststream_adapters.fastapi._injection import with_dependencies
+from faststream_adapters.fastapi._message import MessageRun
+
+_SERIALIZER = PydanticSerializer(use_fastdepends_errors=False)
+
+_BODY = "_faststream_adapters_body"
+"""The attribute of a message with the body that its dependencies see."""
 
 
 def prepare(call: AnyCallable, dependencies: Sequence[Any]) -> tuple[AnyCallable, list[Dependant]]:
@@ -38,6 +47,7 @@ def receive(function: AnyCallable, model: CallModel) -> Callable[[StreamMessage[
 
     async def on_message(message: StreamMessage[Any]) -> Any:
         body = fields.body(await message.decode())
+        vars(message)[_BODY] = body
         try:
             return await function(**fields.values(body, message.path))
         except _InvalidMessageError as invalid:
@@ -45,6 +55,32 @@ def receive(function: AnyCallable, model: CallModel) -> Callable[[StreamMessage[
         raise RequestValidationError(fields.errors(error), body=body) from error
 
     return on_message
+
+
+def read_parameter(parameter: inspect.Parameter) -> Callable[[MessageRun], Any]:
+    """Return what reads a dependency's parameter from the message that is handled.
+
+    Args:
+        parameter: A parameter without a mark.
+    """
+
+    def function() -> None:
+        raise NotImplementedError
+
+    vars(function)["__signature__"] = inspect.Signature([parameter.replace(kind=parameter.KEYWORD_ONLY)])
+    model = build_call_model(function, dependency_provider=Provider(), serializer_cls=_SERIALIZER)
+    fields = Fields(model.params, model.alias_arguments)
+    serializer = cast("Callable[[dict[str, Any]], dict[str, Any]]", model.serializer)
+
+    def read(run: MessageRun) -> Any:
+        message = run.context.get_local("message")
+        body = vars(message)[_BODY]
+        try:
+            return serializer(fields.values(body, message.path))[parameter.name]
+        except ValidationError as error:
+            raise RequestValidationError(fields.errors(error), body=body) from error
+
+    return read
 
 
 class Fields:

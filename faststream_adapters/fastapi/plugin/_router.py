@@ -20,7 +20,7 @@ from faststream_adapters.fastapi._injection import injection_of
 from faststream_adapters.fastapi._marks import Context, Logger
 from faststream_adapters.fastapi._router import FastStreamRouter
 
-from ._messages import prepare, receive
+from ._messages import prepare, read_parameter, receive
 from ._native import native_lines
 
 __all__ = ("Context", "ContextRepo", "Logger", "StreamRouter", "like")
@@ -122,6 +122,7 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
         configure(self.broker, prepare, receive)
         injection = injection_of(self.broker)
         injection.default_app = FastAPI()
+        injection.read_parameter = read_parameter
         self._native = native_lines(
             self.broker_class,
             connection,
