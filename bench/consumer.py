@@ -1,16 +1,17 @@
 """Consume messages in a separate process, and measure them.
 
-Arguments: the kind of application (`plain`, `upstream`, `standalone`, `fastapi` or `quart`; with two nested
-dependencies of FastAPI `fastapi-depends`, and `peer-depends` for faststream-fastapi), which is also the
-subject; the NATS URL; the number of messages; the port to serve HTTP on. Prints `ready` once it consumes,
-and at the end the CPU time in seconds from the first to the last message, followed by the readings of
-`time.perf_counter` at these two messages.
+Arguments: the kind of application, which is also the subject; the NATS URL; the number of messages; the port
+to serve HTTP on. The kinds are `plain`, `upstream`, `standalone`, `fastapi`, `quart`, and with two nested
+dependencies of FastAPI `fastapi-depends` and `fastapi-yield`, and for faststream-fastapi `peer-depends` and
+`peer-yield`. Prints `ready` once it consumes, and at the end the CPU time in seconds from the first to the
+last message, followed by the readings of `time.perf_counter` at these two messages.
 """
 
 import asyncio
 import logging
 import sys
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import uvicorn
@@ -60,6 +61,22 @@ def _with_dependencies(counter: Counter) -> Any:
     return handle
 
 
+def _with_clean_up(counter: Counter) -> Any:
+    """Return a handler with two nested dependencies of FastAPI that are cleaned up."""
+    from fastapi import Depends
+
+    async def inner() -> AsyncIterator[int]:
+        yield 1
+
+    async def outer(inner: Annotated[int, Depends(inner)]) -> AsyncIterator[int]:
+        yield inner
+
+    async def handle(number: int, value: Annotated[int, Depends(outer)]) -> None:  # noqa: ARG001 (measured)
+        await counter.handle(number)
+
+    return handle
+
+
 def _app(kind: str, broker: NatsBroker) -> Any:
     if kind == "upstream":
         from faststream.asgi import AsgiFastStream as UpstreamApp
@@ -82,7 +99,7 @@ def _app(kind: str, broker: NatsBroker) -> Any:
     from faststream_adapters.fastapi import FastStreamRouter
 
     app = FastAPI()
-    if kind == "peer-depends":
+    if kind.startswith("peer-"):
         from faststream_fastapi import FastStreamAPI
 
         return FastStreamAPI(broker, application=app)
@@ -100,7 +117,9 @@ async def main(kind: str, url: str, messages: int, port: int) -> None:
     logging.disable(logging.CRITICAL)
     broker = NatsBroker(url, logger=None)
     counter = Counter(messages)
-    broker.subscriber(kind)(_with_dependencies(counter) if kind.endswith("-depends") else counter.handle)
+    handlers = {"depends": _with_dependencies, "yield": _with_clean_up}
+    make_handler = handlers.get(kind.rpartition("-")[2])
+    broker.subscriber(kind)(make_handler(counter) if make_handler else counter.handle)
 
     if kind == "plain":
         app = FastStream(broker, logger=None)

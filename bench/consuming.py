@@ -116,6 +116,11 @@ async def measure() -> list[Row]:
         "upstream": "peer-depends",
         "adapters": "fastapi-depends",
     }
+    with_clean_up: dict[Contender, str] = {
+        "bare": "plain",
+        "upstream": "peer-yield",
+        "adapters": "fastapi-yield",
+    }
     cheaper = (Goal("upstream", at_most=0.8),)
     in_quart: dict[Contender, str] = {"bare": "plain", "adapters": "quart"}
     with_requests = f"with {REQUESTS_PER_SECOND} requests per second (bare: none)"
@@ -127,6 +132,12 @@ async def measure() -> list[Row]:
             (
                 "with two nested FastAPI dependencies (bare: none; upstream: faststream-fastapi)",
                 with_dependencies,
+                cheaper,
+                False,
+            ),
+            (
+                "with two nested FastAPI dependencies that yield (bare: none; upstream: faststream-fastapi)",
+                with_clean_up,
                 cheaper,
                 False,
             ),

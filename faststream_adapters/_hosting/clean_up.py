@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import copy_context
-from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio import to_thread
 
 T = TypeVar("T")
+
+Outcome: TypeAlias = tuple[Any, BaseException | None]
+"""A result, or an error."""
 
 HOLD = 10.0
 """Seconds for which a cancellation waits for a clean-up, or for a thread that precedes it."""
@@ -39,24 +41,19 @@ class MessageScope:
         """
         # Python 3.11 can only copy a task's context.
         context = getattr(asyncio.current_task(), "get_context", copy_context)()
-        task = asyncio.create_task(_outcome(handle), context=context)
+        # Its result is there one iteration of the event loop before the task's.
         ended = asyncio.get_running_loop().create_future()
-        task.add_done_callback(partial(_end, ended))
+        task = asyncio.create_task(_outcome(handle, ended), context=context)
         error: BaseException | None = None
         try:
             try:
-                await ended
+                result, error = await ended
             except asyncio.CancelledError as cancelled:
                 self._cancel(task, cancelled)
                 # The scope only keeps anyio from cancelling again at each iteration of the event loop.
                 with anyio.CancelScope(shield=True):
                     await self._wait_for(task)
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._held is not None:
-                # Not a new one: anyio recognizes its cancellations by their message.
-                raise self._held
-            result, error = task.result()
+                result, error = self._held_result(task)
             if error is not None:
                 raise error
             return cast("T", result)
@@ -64,6 +61,12 @@ class MessageScope:
             # The traceback refers to this frame.
             del error
             self._held = None
+
+    def _held_result(self, task: "asyncio.Task[Outcome]") -> Outcome:
+        if self._timer is not None:
+            self._timer.cancel()
+        # Not a new error: anyio recognizes its cancellations by their message.
+        return task.result() if self._held is None else (None, self._held)
 
     async def _wait_for(self, task: "asyncio.Task[Any]") -> None:
         while not task.done():
@@ -102,17 +105,16 @@ class MessageScope:
         return result
 
 
-def _end(ended: "asyncio.Future[None]", task: "asyncio.Task[Any]") -> None:  # noqa: ARG001 (of a callback)
-    if not ended.done():
-        ended.set_result(None)
-
-
-async def _outcome(handle: Callable[[], Awaitable[T]]) -> tuple[T | None, BaseException | None]:
+async def _outcome(handle: Callable[[], Awaitable[Any]], ended: "asyncio.Future[Outcome]") -> Outcome:
     """Return the result or the error of a function: SystemExit in a task would end the event loop."""
+    outcome: Outcome
     try:
-        return await handle(), None
+        outcome = await handle(), None
     except BaseException as error:  # noqa: BLE001 (it is raised in the other task)
-        return None, error
+        outcome = None, error
+    if not ended.done():
+        ended.set_result(outcome)
+    return outcome
 
 
 class CleanUpStack(AsyncExitStack):

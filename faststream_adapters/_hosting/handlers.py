@@ -110,12 +110,13 @@ class HostHandler(ABC):
 
     async def _on_message(self, *args: Any, **kwargs: Any) -> Any:
         """Handle a message, whose arguments are those that FastStream sees."""
+        return await self.handle(partial(self._call_for_message, args, kwargs), None)
 
-        def bind(passed: Mapping[str, Any]) -> Callable[[], Any]:
-            positional, named = self._bind(args, {**kwargs, **passed})
-            return partial(self._call, *positional, **named)
-
-        return await self.handle(bind, None)
+    def _call_for_message(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], passed: Mapping[str, Any]
+    ) -> Callable[[], Any]:
+        positional, named = self._bind(args, {**kwargs, **passed})
+        return partial(self._call, *positional, **named)
 
     def _bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
         """Return the arguments of the handler.
