@@ -131,6 +131,9 @@ def test_the_command_takes_a_file(tmp_path: Path) -> None:
     result = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout.startswith(f"{path}:3: 'handle' gets the field 'item'")
-    result = subprocess.run([*command, f"{path}x"], capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert result.stderr.endswith(f"There is no {path}x.\n")
+
+
+def test_a_path_that_does_not_exist_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["check", "/none"])
+    assert capsys.readouterr().err.endswith("There is no /none.\n")
