@@ -24,9 +24,9 @@ def sentinels(broker: RedisBroker) -> tuple[Sequence[tuple[str, int]], str] | No
     return (state._sentinels, state._master_name) if isinstance(state, RedisSentinelConnectionState) else None
 
 
-def sentinel_settings(broker: RedisBroker) -> object:
-    """Return the settings for connections to the sentinels, including the credentials, or None."""
-    return getattr(broker.config.broker_config.connection, "_sentinel_kwargs", None)
+def sentinel_settings(broker: RedisBroker) -> Mapping[str, Any]:
+    """Return the settings for connections to the sentinels, including the credentials."""
+    return getattr(broker.config.broker_config.connection, "_sentinel_kwargs", None) or {}
 
 
 async def create_group(client: Any, subscriber: Any) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import nats as nats_py
@@ -19,7 +20,7 @@ from tests.harness.brokers import HARNESSES
 from tests.harness.brokers.shared import shared_server
 from tests.harness.servers import HOST
 from tests.harness.servers.nats import NatsFactory, NatsServer, tls
-from tests.harness.servers.redis import RedisServer
+from tests.harness.servers.redis import RedisSentinel, RedisServer
 from tests.harness.waiting import eventually
 
 PASSWORD = "hunter2"
@@ -114,17 +115,34 @@ async def test_an_option_that_the_client_does_not_have(reason_is: ReasonIs) -> N
     )
 
 
-# redis-py makes several attempts.
-@pytest.mark.full
-async def test_a_sentinel_that_cannot_be_asked(reason_is: ReasonIs) -> None:
+async def test_a_password_that_the_sentinels_reject(reason_is: ReasonIs) -> None:
     with RedisServer(password="another") as server:
         broker = RedisSentinelBroker(
             sentinels=[(HOST, server.port)],
             sentinel_master_name="main",
             sentinel_kwargs={"password": PASSWORD},
         )
-        reason = "MasterNotFoundError: No master found for 'main' : auth:AuthenticationError"
-        await reason_is(broker, f"the connection was refused ({reason}")
+        await reason_is(
+            broker, "the credentials were rejected (AuthenticationError: invalid username-password"
+        )
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [(HOST, "the connection was refused."), ("unknown.invalid", "its host name could not be resolved.")],
+)
+async def test_sentinels_that_cannot_be_reached(host: str, reason: str, reason_is: ReasonIs) -> None:
+    with closing(RedisServer()) as server:
+        sentinels = [(host, server.port)] * 2
+        await reason_is(RedisSentinelBroker(sentinels=sentinels, sentinel_master_name="main"), reason)
+
+
+async def test_a_master_that_the_sentinels_do_not_know(reason_is: ReasonIs) -> None:
+    with RedisServer() as master, RedisSentinel(master) as sentinel:
+        broker = RedisSentinelBroker(sentinels=[(HOST, sentinel.port)], sentinel_master_name="another")
+        await reason_is(
+            broker, "the connection was refused (MasterNotFoundError: No master found for 'another')"
+        )
 
 
 # RabbitMQ takes 5 s to start.

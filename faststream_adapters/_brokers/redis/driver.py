@@ -13,7 +13,9 @@ from faststream.redis import RedisBroker
 from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
@@ -225,15 +227,23 @@ class RedisDriver(Driver):
             await self.check()
             await self.start_publishers()
             return
+        sentinels = _sentinels(client)
+        if "retry" not in private.sentinel_settings(self.broker):
+            for sentinel in sentinels:
+                # redis-py would try a lost sentinel for seconds before it asks the next one.
+                sentinel.set_retry(Retry(NoBackoff(), 0))
         connection = self._check_connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
         try:
             await self.check()
-        except exceptions.ConnectionError as error:
-            # redis-py's error contains only the text of the original one.
-            self.last_error = error.__context__ if isinstance(error.__context__, OSError) else None
-            if isinstance(error, MasterNotFoundError):
-                # Its text describes the client of each sentinel at length.
+        except MasterNotFoundError as error:
+            if (failure := await _common_failure(sentinels)) is None:
+                # The text describes the client of each sentinel at length.
                 self.last_error = MasterNotFoundError(_SENTINEL_CLIENT.sub("", str(error)))
+                raise
+            self.last_error = _original(failure)
+            raise failure from None
+        except exceptions.ConnectionError as error:
+            self.last_error = _original(error)
             raise
         except ResponseError as error:
             # The error text of a server older than Redis 6 contains the AUTH command that it rejects.
@@ -314,10 +324,32 @@ class RedisDriver(Driver):
         connection, self._check_connection = self._check_connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
-        if client is not None and isinstance(client.connection_pool, SentinelConnectionPool):
+        if client is not None:
             # FastStream does not close the connections to the sentinels.
-            sentinels = client.connection_pool.sentinel_manager.sentinels
-            await asyncio.gather(*(sentinel.aclose() for sentinel in sentinels), return_exceptions=True)
+            closing = [sentinel.aclose() for sentinel in _sentinels(client)]
+            await asyncio.gather(*closing, return_exceptions=True)
+
+
+def _original(error: RedisError) -> OSError | None:
+    """Return the error of the operating system, of which redis-py's contains only the text."""
+    return error.__context__ if isinstance(error.__context__, OSError) else None
+
+
+def _sentinels(client: Redis) -> Sequence[Redis]:
+    """Return the clients of the sentinels that know a client's master; none for a client without them."""
+    pool = client.connection_pool
+    return pool.sentinel_manager.sentinels if isinstance(pool, SentinelConnectionPool) else ()
+
+
+async def _common_failure(sentinels: Sequence[Redis]) -> RedisError | None:
+    """Return why no sentinel replies; None if one of them does."""
+    results: list[Any] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_REPORT_TIMEOUT):
+            pings = (sentinel.ping() for sentinel in sentinels)
+            results = await asyncio.gather(*pings, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, RedisError)]
+    return failures[0] if failures and len(failures) == len(results) else None
 
 
 def _joined(host: str, port: int) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from traceback import format_exception
 from typing import Any
 
@@ -18,6 +18,8 @@ from faststream.redis import (
     TestRedisBroker,
 )
 from redis import Redis, exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from faststream_adapters import (
     BrokerLifespan,
@@ -1068,6 +1070,22 @@ async def test_a_sentinel_broker_follows_the_failover_to_a_new_master(server: Re
             server.kill()
             await service.publish_until_received(2)
             await service.eventually_code("ok")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sentinel_kwargs": {"retry": Retry(NoBackoff(), 1)}}], ids=["default", "own retry"]
+)
+async def test_a_sentinel_that_is_lost_does_not_delay_the_start(
+    server: RedisServer, options: dict[str, Any]
+) -> None:
+    with closing(RedisServer()) as lost, RedisSentinel(server) as sentinel:
+        broker = RedisSentinelBroker(
+            sentinels=[*[("127.0.0.1", lost.port)] * 3, ("127.0.0.1", sentinel.port)],
+            sentinel_master_name=sentinel.MASTER,
+            **options,
+        )
+        async with BrokerLifespan(broker):
+            assert await broker.ping(5.0)
 
 
 @pytest.mark.full
