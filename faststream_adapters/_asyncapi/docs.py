@@ -27,6 +27,7 @@ from faststream_adapters._asgi.slow_responses import send_when_made
 from faststream_adapters._lifecycle.targets import loggers_of, parse_targets
 from faststream_adapters._utils.garbage import existing_objects_frozen
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
+from faststream_adapters._utils.options import complete
 from faststream_adapters._utils.redaction import redacted_traceback
 from faststream_adapters._utils.threads import SingleFlight
 from faststream_adapters._utils.tracebacks import call_with_names, stack_names
@@ -464,7 +465,7 @@ def make_asyncapi_asgi(
         raise SetupError(msg)
     return AsyncAPIDocs(
         specification_of(targets, specification or schema),
-        View(**page),
+        View(**complete(PageKeywords, page, make_asyncapi_asgi)),
         _loggers_of(targets),
         include_in_schema=include_in_schema,
         description=description,
@@ -502,7 +503,7 @@ class AsyncAPIRoute:
         **page: Unpack[PageKeywords],
     ) -> None:
         # Validate the keywords here, where they are written, and not only when the app is made.
-        View(**page)
+        View(**complete(PageKeywords, page, AsyncAPIRoute))
         self.path = path
         self.asyncapi_json_path: str | None
         if isinstance(asyncapi_json_path, _Unset):

@@ -97,18 +97,21 @@ class Assembly(NamedTuple):
         return routes
 
 
-def assemble(targets: Sequence[Target], keywords: AdapterKeywords) -> Assembly:
+def assemble(
+    targets: Sequence[Target], keywords: AdapterKeywords, of: Callable[..., object] | None = None
+) -> Assembly:
     """Assemble what a host runs and serves.
 
     Args:
         targets: One or more brokers, or one FastStream app, or one object that has a `broker_lifespan`.
         keywords: The host's keywords.
+        of: What takes the keywords, whose own parameters an error suggests too.
 
     Raises:
         SetupError: The targets or the keywords are invalid, or cannot be combined.
         TypeError: A keyword is unknown.
     """
-    checked = check_keywords(targets, keywords)
+    checked = check_keywords(targets, keywords, of)
     lifespan = _lifespan(targets, checked.lifespan)
     path = checked.docs["asyncapi_path"]
     return Assembly(
@@ -133,14 +136,16 @@ class CheckedKeywords(NamedTuple):
     docs: DocsKeywords
 
 
-def check_keywords(targets: Sequence[Target], keywords: AdapterKeywords) -> CheckedKeywords:
+def check_keywords(
+    targets: Sequence[Target], keywords: AdapterKeywords, of: Callable[..., object] | None
+) -> CheckedKeywords:
     """Validate the arguments of `assemble` without assembling anything.
 
     Raises:
         SetupError: The targets or the keywords are invalid, or cannot be combined.
         TypeError: A keyword is unknown.
     """
-    lifespan, endpoints, docs = split(keywords, LifespanKeywords, EndpointKeywords, DocsKeywords)
+    lifespan, endpoints, docs = split(keywords, LifespanKeywords, EndpointKeywords, DocsKeywords, of=of)
     complete(LifespanKeywords, lifespan)
     if lifespan and parse_targets(targets).lifespan is not None:
         msg = f"{', '.join(lifespan)}: pass these to the BrokerLifespan itself, which has its own keywords."

@@ -38,7 +38,7 @@ class FastStreamMiddleware:
         self.app = app
         # With nested middlewares, the innermost application is the host.
         self.host: ASGIApp = app.host if isinstance(app, FastStreamMiddleware) else app
-        assembly = assemble(targets, keywords)
+        assembly = assemble(targets, keywords, FastStreamMiddleware)
         self.broker_lifespan = assembly.broker_lifespan
         self._routes = assembly.routes()
 

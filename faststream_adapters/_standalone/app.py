@@ -22,7 +22,7 @@ from faststream_adapters._asgi.routing import Routes
 from faststream_adapters._asyncapi import AsyncAPIDocs, AsyncAPIRoute
 from faststream_adapters._compat.faststream import EMPTY, Application, Broker, options_of, share_state
 from faststream_adapters._hosting.assembly import assemble
-from faststream_adapters._hosting.options import HostKeywords
+from faststream_adapters._hosting.options import AdapterKeywords, HostKeywords
 from faststream_adapters._lifecycle.signals import handler_behind_ours
 
 from .drop_in import check_brokers, own_routes, refuse_document_keywords
@@ -204,7 +204,8 @@ class AsgiFastStream(FastStream):
         refuse_document_keywords(keywords)
         # Otherwise `assemble` would take the lifespan of an earlier call for the target's own.
         vars(self).pop("broker_lifespan", None)
-        assembly = assemble((self,), {**keywords, "asyncapi_path": asyncapi_path, "specification": None})
+        options: AdapterKeywords = {**keywords, "asyncapi_path": asyncapi_path, "specification": None}
+        assembly = assemble((self,), options, AsgiFastStream)
         self.broker_lifespan = assembly.broker_lifespan
         for path, app in (*asgi_routes, *assembly.endpoints):
             self.mount(path, app)

@@ -93,8 +93,15 @@ def type_of(group: type, name: str) -> Any:
     return get_args(group.__annotations__[name])[0]
 
 
-def split(given: Mapping[str, Any], *groups: Hashable) -> list[dict[str, Any]]:
+def split(
+    given: Mapping[str, Any], *groups: Hashable, of: Callable[..., object] | None = None
+) -> list[dict[str, Any]]:
     """Split keywords by the group that declares them.
+
+    Args:
+        given: The keywords.
+        groups: The groups.
+        of: What takes the keywords, whose own parameters an error suggests too.
 
     Raises:
         TypeError: A keyword is not declared in any group.
@@ -106,12 +113,17 @@ def split(given: Mapping[str, Any], *groups: Hashable) -> list[dict[str, Any]]:
                 part[name] = value
                 break
         else:
-            raise _unknown_keyword(name, [known for group in groups for known in declared(group)])
+            raise _unknown_keyword(name, [known for group in groups for known in declared(group)], of)
     return parts
 
 
-def complete(group: Callable[..., T], given: Mapping[str, Any]) -> T:
+def complete(group: Callable[..., T], given: Mapping[str, Any], of: Callable[..., object] | None = None) -> T:
     """Validate the given options of a group and add the defaults of the others.
+
+    Args:
+        group: The group.
+        given: The options by name.
+        of: What takes the options, whose own parameters an error suggests too.
 
     Raises:
         SetupError: A value is invalid.
@@ -120,14 +132,16 @@ def complete(group: Callable[..., T], given: Mapping[str, Any]) -> T:
     options = declared(group)
     for name, value in given.items():
         if (option := options.get(name)) is None:
-            raise _unknown_keyword(name, options)
+            raise _unknown_keyword(name, options, of)
         if option.check is not None and (message := option.check(name, value)) is not None:
             raise SetupError(message)
     return cast("T", {name: given.get(name, option.default) for name, option in options.items()})
 
 
-def _unknown_keyword(name: str, known: Iterable[str]) -> TypeError:
-    names = sorted(known)
+def _unknown_keyword(name: str, known: Iterable[str], of: Callable[..., object] | None) -> TypeError:
+    own = () if of is None else inspect.signature(of).parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = sorted({*known, *(each.name for each in own if each.kind in named)})
     close = get_close_matches(name, names, n=1, cutoff=0.75)
     suggestion = f" Did you mean {close[0]!r}?" if close else ""
     return TypeError(f"Unknown keyword {name!r}.{suggestion} Known keywords: {', '.join(names)}.")

@@ -66,7 +66,7 @@ class FastStreamRouter(APIRouter):
         names: Sequence[str] | None = None,
         **keywords: Unpack[AdapterKeywords],
     ) -> None:
-        assembly = assemble(targets, keywords)
+        assembly = assemble(targets, keywords, FastStreamRouter)
         super().__init__(
             prefix=prefix,
             dependencies=dependencies,

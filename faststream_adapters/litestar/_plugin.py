@@ -68,7 +68,7 @@ class FastStreamPlugin(InitPlugin, CLIPlugin):
         names: Sequence[str] | None = None,
         **keywords: Unpack[AdapterKeywords],
     ) -> None:
-        self.assembly = assemble(targets, keywords)
+        self.assembly = assemble(targets, keywords, FastStreamPlugin)
         self.broker_lifespan = self.assembly.broker_lifespan
         # Before any document: what Litestar passes to subscribers is not a field of the message.
         inject_into(self.broker_lifespan.brokers)

@@ -66,7 +66,7 @@ class QuartFastStream:
         **keywords: Unpack[AdapterKeywords],
     ) -> None:
         # Raise errors here, where the arguments are written, and not only in init_app.
-        check_keywords(targets, keywords)
+        check_keywords(targets, keywords, QuartFastStream)
         self._targets = targets
         self._blueprint = blueprint
         self._keywords = keywords
@@ -101,7 +101,7 @@ class QuartFastStream:
         """
         from_config = keywords_from_config(app, loggers_of(self._targets))
         keywords = cast("AdapterKeywords", {**from_config, **self._keywords})
-        assembly = assemble(self._targets, keywords)
+        assembly = assemble(self._targets, keywords, QuartFastStream)
         self._lifespan = assembly.broker_lifespan
         blueprint = blueprint or self._blueprint
         names = _add_routes(blueprint or app, assembly.routes(HostInfo(title=app.name)))

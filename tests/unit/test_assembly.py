@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import faststream
@@ -12,9 +13,20 @@ from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 from prometheus_client import CollectorRegistry, Gauge
 
-from faststream_adapters import AsgiFastStream, AsyncAPIRoute, BrokerLifespan
+from faststream_adapters import (
+    AsgiFastStream,
+    AsyncAPIRoute,
+    BrokerLifespan,
+    FastStream,
+    FastStreamMiddleware,
+    make_asyncapi_asgi,
+    make_metrics_asgi,
+)
 from faststream_adapters._hosting.assembly import HostInfo, assemble
 from faststream_adapters._hosting.options import AdapterKeywords, EndpointKeywords
+from faststream_adapters.fastapi import FastStreamRouter
+from faststream_adapters.litestar import FastStreamPlugin
+from faststream_adapters.quart import QuartFastStream
 from tests.harness.asgi_calls import http_scope, request
 
 UNREACHABLE = "nats://127.0.0.1:1"
@@ -29,6 +41,27 @@ def test_an_unknown_keyword_is_refused_with_a_list_of_known_ones() -> None:
         assemble([NatsBroker(UNREACHABLE)], unknown)
     for name in AdapterKeywords.__annotations__:
         assert name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "meant"),
+    [
+        (AsgiFastStream, "asgi_route", "asgi_routes"),
+        (AsgiFastStream, "lifspan", "lifespan"),
+        (FastStream().as_asgi, "asgi_route", "asgi_routes"),
+        (FastStreamMiddleware, "ap", "app"),
+        (FastStreamRouter, "prefx", "prefix"),
+        (FastStreamPlugin, "guard", "guards"),
+        (QuartFastStream, "blueprnt", "blueprint"),
+        (make_metrics_asgi, "regstry", "registry"),
+        (partial(make_asyncapi_asgi, NatsBroker()), "specificaton", "specification"),
+        (partial(AsyncAPIRoute, "/docs"), "asyncapi_json", "asyncapi_json_path"),
+    ],
+)
+def test_an_unknown_keyword_can_mean_any_parameter(make: Any, given: str, meant: str) -> None:
+    targets = [None] if make is FastStreamMiddleware else []
+    with pytest.raises(TypeError, match=rf"Unknown keyword '{given}'\. Did you mean '{meant}'\?"):
+        make(*targets, **{given: None})
 
 
 def test_lifespan_keywords_with_a_lifespan_are_refused() -> None:

@@ -16,6 +16,7 @@ from faststream_adapters._asgi.responses import AsgiResponse
 from faststream_adapters._asgi.slow_responses import send_when_made
 from faststream_adapters._lifecycle.targets import Target, TargetView
 from faststream_adapters._utils.extras import require
+from faststream_adapters._utils.options import complete
 from faststream_adapters._utils.redaction import redacted_traceback
 from faststream_adapters._utils.threads import SingleFlight
 
@@ -188,4 +189,5 @@ def make_metrics_asgi(
 
     Source: Prometheus documentation, "Exposition formats".
     """
-    return _Metrics(registry, targets, compression=compression, **schema)
+    options = complete(SchemaKeywords, schema, make_metrics_asgi)
+    return _Metrics(registry, targets, compression=compression, **options)

@@ -588,7 +588,7 @@ def test_an_unknown_key_in_the_config_is_logged_by_the_logger_of_the_application
 def test_invalid_keywords_are_refused_by_the_constructor(broker: NatsBroker) -> None:
     with pytest.raises(
         TypeError,
-        match=r"Unknown keyword 'readyness_path'\. Did you mean 'readiness_path'\? Known keywords: asyncapi",
+        match=r"Unknown keyword 'readyness_path'\. Did you mean 'readiness_path'\? Known keywords: app,",
     ):
         QuartFastStream(broker, readyness_path="/readyz")  # type: ignore[call-arg]
     with pytest.raises(SetupError, match="drain_delay"):
