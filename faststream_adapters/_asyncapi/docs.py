@@ -7,6 +7,7 @@ has been added or removed. The event loop only sends what was built.
 import json
 import operator
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from enum import Enum
 from functools import lru_cache, partial
 from importlib import import_module
@@ -167,13 +168,9 @@ class _Part(Generic[T]):
         try:
             # Further calls may be waiting when one has failed.
             if not self._failed:
-                with existing_objects_frozen():
-                    source = self._source()
-                # The objects of the document exist by now.
-                with existing_objects_frozen():
-                    content = self._kept(source, folder)
-                    content.encode(coding)
-                    return content
+                content = self._contents.get(folder) or self._make(folder)
+                content.encode(coding)
+                return content
         except _NotBuiltError:
             self._failed = True
         except Exception as error:  # noqa: BLE001 (models of the application can raise anything)
@@ -181,12 +178,18 @@ class _Part(Generic[T]):
             self._log(error)
         return None
 
-    def _kept(self, source: T, folder: str) -> Content:
-        if (content := self._contents.get(folder)) is None:
+    def _make(self, folder: str) -> Content:
+        # Only the first time, which creates many objects. Clients choose folders, and objects that are frozen
+        # again and again are never collected.
+        frozen = nullcontext if self._contents else existing_objects_frozen
+        with frozen():
+            source = self._source()
+        # The objects of the document exist by now.
+        with frozen():
             content = self._build(source, folder)
-            if len(self._contents) >= _MAX_FOLDERS:
-                del self._contents[next(iter(self._contents))]
-            self._contents[folder] = content
+        if len(self._contents) >= _MAX_FOLDERS:
+            del self._contents[next(iter(self._contents))]
+        self._contents[folder] = content
         return content
 
 

@@ -16,7 +16,8 @@ def existing_objects_frozen() -> Iterator[None]:
     subscribers. Whoever creates many objects causes one, also in a thread. In the block, a collection visits
     the new objects only; afterwards everything is collected as before.
 
-    This has no effect in an application that has called `gc.freeze()` itself.
+    For rare events only: each use postpones the next collection of all objects. It has no effect in an
+    application that has called `gc.freeze()` itself.
     """
     if gc.get_freeze_count() > _FROZEN_BY_PYTHON:
         yield

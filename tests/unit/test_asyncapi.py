@@ -36,7 +36,7 @@ from faststream_adapters._asyncapi import docs as asyncapi
 from faststream_adapters._asyncapi.docs import specification_of
 from faststream_adapters._asyncapi.view import View
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
-from tests.harness.asgi_calls import Client, http_scope
+from tests.harness.asgi_calls import Client, http_scope, request
 from tests.harness.stalls import assert_never_blocks
 from tests.harness.waiting import eventually
 
@@ -1005,6 +1005,18 @@ async def test_a_build_lets_no_garbage_collection_visit_what_exists_already() ->
     assert visited[0] < existing / 10
     assert gc.get_freeze_count() == 0
     assert len(gc.get_objects()) > existing / 2
+
+
+async def test_pages_of_other_folders_do_not_keep_garbage_from_being_collected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients choose the folder below a parametrised mount."""
+    app = make_asyncapi_asgi(order_broker())
+    freezes: list[None] = []
+    monkeypatch.setattr(gc, "freeze", lambda: freezes.append(None))
+    for number in range(20):
+        assert (await request(app, http_scope(f"/{number}", root_path=f"/{number}"))).status == 200
+    assert len(freezes) == 2
 
 
 # --- what the page shows ---
