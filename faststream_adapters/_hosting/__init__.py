@@ -1,1 +1,1 @@
-"""What hosts share: assembling the lifespan and endpoints, the commands, and the ASGI middleware."""
+"""What hosts share: lifespan and endpoints, handlers with arguments from the host, commands, middleware."""
