@@ -13,8 +13,8 @@ def existing_objects_frozen() -> Iterator[None]:
     """Keep the garbage collector away from the objects that exist already, until the end of the block.
 
     A full collection visits every object while no other thread can run: 0.1 s in an application with 400
-    subscribers. Whoever creates many objects causes one, also in a thread. In the block, a collection visits
-    the new objects only; afterwards everything is collected as before.
+    subscribers. Code that creates many objects causes one, also in a thread. In the block, a collection
+    visits the new objects only; afterwards everything is collected as before.
 
     For rare events only: each use postpones the next collection of all objects. It has no effect in an
     application that has called `gc.freeze()` itself.

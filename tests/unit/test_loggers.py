@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from faststream import AsyncAPI, FastStream
 from faststream.nats import NatsBroker, TestNatsBroker
 
+import faststream_adapters
 from faststream_adapters import (
     AsgiFastStream,
     AsgiResponse,
@@ -50,6 +52,22 @@ async def request_all(app: AsgiFastStream) -> None:
         500,
         500,
     ]
+
+
+def test_no_module_has_a_logger_that_no_application_can_replace() -> None:
+    own = {
+        # Where all others come from.
+        "_utils/loggers.py",
+        # The default of `logger=`, of the application and of a handler.
+        "_standalone/app.py",
+        "_standalone/handlers.py",
+        # Loggers of uvicorn, and one that is silent.
+        "_server/uvicorn.py",
+        "_brokers/confluent.py",
+    }
+    package = Path(faststream_adapters.__file__).parent
+    texts = {path.relative_to(package).as_posix(): path.read_text("utf-8") for path in package.rglob("*.py")}
+    assert {name for name, text in texts.items() if "getLogger(" in text} == own
 
 
 async def test_endpoints_log_to_the_application_that_they_are_mounted_in(

@@ -1,7 +1,6 @@
 """StreamRouter: the router of FastStream's plugin, as a FastStreamRouter."""
 
 import inspect
-import logging
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -39,8 +38,6 @@ TBroker = TypeVar("TBroker", bound=Broker)
 TSubscriber = TypeVar("TSubscriber")
 TPublisher = TypeVar("TPublisher")
 THook = TypeVar("THook", bound=Callable[..., Any])
-
-logger = logging.getLogger("faststream.adapters.hosts")
 
 _STARTUP_TIMEOUT = 120.0
 """Seconds: a NATS client attempts for as long as this to connect, unless configured otherwise."""
@@ -244,7 +241,7 @@ class StreamRouter(FastStreamRouter, Generic[TBroker, TSubscriber, TPublisher]):
     def _log_native_lines(self) -> None:
         if not self._native:
             return
-        kind = type(self).__name__
+        kind, logger = type(self).__name__, self.broker_lifespan.loggers["hosts"]
         logger.info(
             "%s is a stand-in for the one that FastStream removes in 1.0. Without it: %s; "
             "@broker.subscriber instead of @router.subscriber (%d here). See docs/fastapi-plugin.md.",
