@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -54,6 +54,7 @@ __all__ = (
     "is_in_memory",
     "json_dumps",
     "json_loads",
+    "observe_routers",
     "on_shutdown",
     "on_startup",
     "options_of",
@@ -199,6 +200,37 @@ def is_connected(broker: Broker) -> bool:
 def is_in_memory(broker: Broker) -> bool:
     """Return whether a TestBroker replaces a broker's connection; with `with_real=True` it does not."""
     return "_connect" in vars(broker)
+
+
+class _ObservedRouters(list[Any]):
+    """The routers of a broker. FastStream removes one that another broker includes.
+
+    Args:
+        routers: The routers.
+        observe: Called when a router was included, and before one is removed.
+    """
+
+    def __init__(self, routers: Iterable[Any], observe: Callable[[], None]) -> None:
+        super().__init__(routers)
+        self._observe = observe
+
+    def append(self, router: Any) -> None:
+        super().append(router)
+        self._observe()
+
+    def remove(self, router: Any) -> None:
+        self._observe()
+        super().remove(router)
+
+
+def observe_routers(broker: Broker, observe: Callable[[], None]) -> None:
+    """Call a function when a router was included in a broker, and before another broker takes one.
+
+    Args:
+        broker: The broker.
+        observe: The function.
+    """
+    broker.routers = _ObservedRouters(broker.routers, observe)
 
 
 def forget_connection(broker: Broker) -> None:

@@ -18,6 +18,7 @@ from faststream_adapters._compat.faststream import (
     guard_start,
     is_connected,
     is_in_memory,
+    observe_routers,
 )
 from faststream_adapters._utils.errors import BrokerNotUpError, clear_frames, forget_frames
 from faststream_adapters._utils.tasks import cancel_and_wait, uninterrupted
@@ -122,6 +123,7 @@ class ManagedBroker:
         """Whether the application had started the broker before its first owner did."""
         self.publishing = PublishGuard(broker, self.not_up_error)
         self._known_subscribers: WeakSet[Subscriber] = WeakSet()
+        observe_routers(broker, self.remember_subscribers)
         self._declared = asyncio.Event()
         self._start_ended = asyncio.Event()
         self._task: asyncio.Task[None]

@@ -60,6 +60,38 @@ async def test_a_broker_warns_about_subscribers_that_another_broker_has_taken(
     assert "create the routers in it too" in warning
 
 
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_broker_warns_about_a_router_that_it_has_included_after_the_lifespan_was_made(
+    nats: NatsServer, caplog: pytest.LogCaptureFixture, nested: bool
+) -> None:
+    module = Module(nats.url)
+
+    def create() -> BrokerLifespan:
+        broker = NatsBroker(nats.url)
+        lifespan = BrokerLifespan(broker)
+        outer = NatsRouter(routers=[module.router]) if nested else module.router
+        broker.include_router(outer)
+        return lifespan
+
+    first, second = create(), create()
+    async with second:
+        assert warnings(caplog) == []
+    async with first:
+        assert len(warnings(caplog)) == 1
+
+
+async def test_a_broker_warns_about_subscribers_that_its_router_got_later(
+    nats: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = Module(nats.url)
+    first = module.create()
+    module.router.subscriber("other")(accept_other)
+    module.create()
+    async with first:
+        [warning] = warnings(caplog)
+    assert "without the subscribers AcceptOrder, AcceptOther:" in warning
+
+
 async def test_a_broker_that_is_started_again_warns_too(
     nats: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
