@@ -225,7 +225,7 @@ bench: $(BENCHED) ## Compare with bare ASGI and faststream.asgi, and write docs/
 fault-table: $(INSTALLED) ## Measure the effects of faults, and write docs/faults.md (some minutes)
 	$(BIN)/python $(PYTEST) tests/faults --fault-table docs/faults.md $(ARGS)
 
-rollout: $(INSTALLED) ## Replace processes and servers while messages flow, and write the table in docs/faults.md (an hour)
+rollout: $(INSTALLED) ## Replace processes and servers while messages flow, and write the table in docs/faults.md (half an hour)
 	$(BIN)/python $(PYTEST) tests/rollout --rollout docs/faults.md $(ARGS)
 
 $(AUDITED): $(INSTALLED)

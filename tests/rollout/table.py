@@ -20,7 +20,7 @@ Four processes of a service are replaced one by one while numbered messages flow
 and when it has ended, a new one is started. gunicorn replaces its four workers by itself. Some rows add a
 fault of the server, which happens while one of the processes is replaced. The publisher and the subscribers
 do what [Delivery](delivery.md) advises. `make rollout` runs all rows with at least 20,000 messages each, and
-writes this section; a row with fewer messages is from a shorter run of its own.
+writes this section.
 
 Kafka's test server keeps its messages in memory, so it is not killed. Only NATS has a cluster here.
 
