@@ -6,7 +6,7 @@ import sys
 from operator import attrgetter
 from pathlib import Path
 
-from faststream_adapters._compat.faststream import Application
+from faststream_adapters._compat.faststream import Application, BrokerUsecase
 
 
 def explain_refusal() -> None:
@@ -22,15 +22,23 @@ def explain_refusal() -> None:
 
 
 def _explain() -> None:
+    # Imports this module.
+    from .lifespan import BrokerLifespan
+
     for word in sys.argv[2:]:
         module, _, name = word.partition(":")
         try:
             app = attrgetter(name)(sys.modules[module])
         except (KeyError, AttributeError):
             continue
+        if isinstance(app, BrokerUsecase | BrokerLifespan):
+            advice = "make one of its broker, as in `app = AsgiFastStream(broker)`"
         # Not a factory or the class of an event loop.
-        if callable(app) and not isinstance(app, Application | type) and not inspect.isroutine(app):
-            sys.stderr.write(
-                f"Error: {word} is a {type(app).__name__}, and `faststream run` takes an AsgiFastStream or a "
-                f"FastStream: run `uvicorn {word}` instead.\n"
-            )
+        elif callable(app) and not isinstance(app, Application | type) and not inspect.isroutine(app):
+            advice = f"run `uvicorn {word}` instead"
+        else:
+            continue
+        sys.stderr.write(
+            f"Error: {word} is a {type(app).__name__}, and `faststream run` takes an AsgiFastStream or a "
+            f"FastStream: {advice}.\n"
+        )

@@ -336,6 +336,19 @@ def test_an_application_of_a_web_framework_is_refused_with_the_command_that_runs
 
 
 @pytest.mark.full
+@pytest.mark.parametrize(
+    "app", ["app = broker = NatsBroker()\nBrokerLifespan(broker)", "app = BrokerLifespan(NatsBroker())"]
+)
+def test_a_broker_is_refused_with_the_application_that_runs_it(shared_nats: NatsServer, app: str) -> None:
+    imports = "from faststream.nats import NatsBroker\nfrom faststream_adapters import BrokerLifespan"
+    exited = faststream(shared_nats, "main:app", app=f"{imports}\n{app}").run_to_exit(PATIENCE)
+    assert exited.returncode == 2
+    assert exited.output.splitlines()[-1].endswith(
+        "or a FastStream: make one of its broker, as in `app = AsgiFastStream(broker)`."
+    )
+
+
+@pytest.mark.full
 def test_another_mistake_is_not_explained_by_the_framework(shared_nats: NatsServer) -> None:
     app = f"from faststream.nats import NatsBroker\n{HOSTS['FastAPI']}"
     exited = faststream(shared_nats, "main:ap", app=app).run_to_exit(PATIENCE)
