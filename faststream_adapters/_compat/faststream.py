@@ -1,6 +1,7 @@
 """FastStream's private names that are independent of the client."""
 
 import inspect
+import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -91,17 +92,23 @@ def _finite(text: str) -> float:
     return value
 
 
+# Made once: `json.loads` with these arguments makes one for each call, which takes longer than a short text.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _strict_loads(data: bytes) -> Any:
+    return _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+
+
 # FastStream uses orjson if it is installed, which takes no such arguments and knows no NaN.
 _HAS_ORJSON = libraries.orjson is not None
-_STRICT_LOADS: dict[str, Any] = (
-    {} if _HAS_ORJSON else {"parse_constant": _refuse_constant, "parse_float": _finite}
-)
+_loads: Callable[[bytes], Any] = libraries.json_loads if _HAS_ORJSON else _strict_loads
 _STRICT_DUMPS: dict[str, Any] = {} if _HAS_ORJSON else {"allow_nan": False}
 
 
 def json_loads(data: bytes) -> Any:
     """Parse JSON; NaN, Infinity and numbers that are too large for a float are a ValueError."""
-    return libraries.json_loads(data, **_STRICT_LOADS)
+    return _loads(data)
 
 
 def json_dumps(data: object) -> bytes:
