@@ -345,7 +345,8 @@ async def _common_failure(sentinels: Sequence[Redis]) -> RedisError | None:
     """Return why no sentinel replies; None if one of them does."""
     results: list[Any] = []
     with suppress(TimeoutError):
-        async with asyncio.timeout(_REPORT_TIMEOUT):
+        # As long as the search for the master, which has failed: a host name may be slow to resolve.
+        async with asyncio.timeout(PING_TIMEOUT):
             pings = (sentinel.ping() for sentinel in sentinels)
             results = await asyncio.gather(*pings, return_exceptions=True)
     failures = [result for result in results if isinstance(result, RedisError)]
