@@ -80,6 +80,7 @@ def test_one_override_replaces_the_session_of_a_route_and_a_subscriber(
         assert database.execute("SELECT * FROM orders").fetchall() == []
 
 
+@pytest.mark.full
 def test_tests_with_a_real_server_pass(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     write(
         tmp_path,

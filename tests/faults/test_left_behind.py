@@ -138,6 +138,7 @@ async def test_a_shutdown_without_the_server_leaves_nothing_behind(
     await leaks.assert_none(server.port)
 
 
+@pytest.mark.full
 async def test_a_failed_startup_leaves_nothing_behind(harness: BrokerHarness, server: BrokerServer) -> None:
     leaks = LeakCheck(harness)
     service = Service(harness, harness.broker(server.url))
@@ -148,6 +149,7 @@ async def test_a_failed_startup_leaves_nothing_behind(harness: BrokerHarness, se
     assert failed.value.__cause__ is not None
 
 
+@pytest.mark.full
 async def test_an_unfinished_background_startup_leaves_nothing_behind(
     harness: BrokerHarness, server: BrokerServer
 ) -> None:

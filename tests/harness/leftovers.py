@@ -38,6 +38,9 @@ _NATS_PY = Path(nats.__file__).parent
 _END_TIMEOUT = 5.0
 """Seconds that threads, sockets and servers may take to end."""
 
+_SOON = 0.1
+"""Seconds within which most of it has ended; a garbage collection takes longer."""
+
 _TASKS_TIMEOUT = 1.0
 """Seconds that tasks may take to end."""
 
@@ -105,12 +108,11 @@ def left_since(before: Held, *, loop_lasts: bool = False) -> Held:
             more = more.without(allowed)
         return more
 
-    if left := more():
+    if more() and not poll(lambda: not more(), _SOON):
         # Unreachable objects are not left behind. One that was not closed warns, and a warning is a failure.
         gc.collect()
         poll(lambda: not more(), _END_TIMEOUT)
-        left = more()
-    return left
+    return more()
 
 
 async def tasks_since(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:

@@ -117,6 +117,7 @@ def inner_test(body: str, line: str = "def test_inner():") -> str:
     return f"{IMPORTS}\n{line}\n{textwrap.indent(textwrap.dedent(body).strip(), '    ')}\n"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("what", LEFT)
 def test_a_test_that_leaves_something_behind_fails(pytester: pytest.Pytester, what: str) -> None:
     body, line = LEFT[what]

@@ -8,6 +8,7 @@ import pytest
 from tests.harness.stalls import assert_never_blocks
 
 
+@pytest.mark.full
 async def test_a_blocked_event_loop_is_reported_with_the_call_that_blocks_it() -> None:
     async def block() -> None:
         # The first tick of the watch.

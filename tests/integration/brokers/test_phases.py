@@ -114,6 +114,7 @@ async def test_draining_finishes_the_batch_of_a_pull_subscriber(nats_js: NatsSer
     assert sorted(done) == sorted(started)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(bool(missing()), reason=str(missing()))
 async def test_a_handler_can_publish_to_two_other_brokers_while_draining() -> None:
     first = HARNESSES["nats"].broker(shared_server(HARNESSES["nats"]).url)

@@ -104,6 +104,7 @@ def test_live_gauges_of_a_dead_worker_are_removed_although_its_process_id_is_in_
     assert not [*tmp_path.glob("gauge_live*")]
 
 
+@pytest.mark.full
 def test_files_of_workers_in_another_container_are_kept_until_these_have_ended(tmp_path: Path) -> None:
     with worker(tmp_path), worker(tmp_path, *OTHER_NAMESPACE):
         files = {file.name for file in tmp_path.iterdir()}
@@ -143,6 +144,7 @@ def broken_file(directory: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "kind",
     ["bad type", "bad name", "empty", "junk", "directory", "named pipe", "dangling link", "unreadable"],
@@ -324,6 +326,7 @@ def scrape_any_worker(server: AppServer) -> Scrape:
     return Scrape(httpx.get(f"{server.url}/metrics", timeout=30).text)
 
 
+@pytest.mark.full
 def test_metrics_of_a_worker_can_be_selected_by_name(shared_nats: NatsServer) -> None:
     with served(shared_nats) as server:
         assert wait_for_workers(server, 1)

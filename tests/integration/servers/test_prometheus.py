@@ -51,6 +51,7 @@ def served(nats: NatsServer) -> AppServer:
     return AppServer.uvicorn(APP, env={"NATS_URL": nats.url}, ready_path="/startup")
 
 
+@pytest.mark.full
 def test_promtool_accepts_the_metrics(shared_nats: NatsServer) -> None:
     with served(shared_nats) as server:
         httpx.get(f"{server.url}/publish", timeout=30)
