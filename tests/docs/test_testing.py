@@ -30,7 +30,7 @@ IN_MEMORY = {
 OVERRIDES = "Overrides 1"
 
 # The others run only in the full run, because all blocks test the same service.
-DEFAULT = ("fastapi_app",)
+DEFAULT = ("In memory 1", "fastapi_app")
 
 
 def test_every_block_is_tested() -> None:
@@ -48,7 +48,7 @@ def write(directory: Path, example: str, **files: str) -> None:
 def cases() -> list[Any]:
     """Return parameters for each block and application."""
     return [
-        pytest.param(block, example, marks=[] if example in DEFAULT else pytest.mark.full)
+        pytest.param(block, example, marks=[] if (block, example) == DEFAULT else pytest.mark.full)
         for block, examples in IN_MEMORY.items()
         for example in examples
     ]

@@ -121,7 +121,7 @@ async def test_a_shutdown_leaves_nothing_behind(harness: BrokerHarness, server: 
     await leaks.assert_none(server.port)
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.full)])
 async def test_a_shutdown_without_the_server_leaves_nothing_behind(
     harness: BrokerHarness, server: BrokerServer, how: str
 ) -> None:

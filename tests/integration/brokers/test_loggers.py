@@ -48,11 +48,7 @@ def broker_lines(log: AppLog) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=[] if harness.starts_fast else pytest.mark.full)
-        for kind, harness in ALL_HARNESSES.items()
-    ],
+    "kind", [pytest.param(kind, marks=[] if kind == "nats" else pytest.mark.full) for kind in ALL_HARNESSES]
 )
 async def test_a_lost_connection(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     harness = ALL_HARNESSES[kind]

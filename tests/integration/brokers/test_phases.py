@@ -288,6 +288,7 @@ class TestPublishBeforeSubscribersStart:
             target, lambda: target.publish(1, "out", stream="out"), received, target_first
         )
 
+    @pytest.mark.full
     @pytest.mark.parametrize("target_first", [False, True], ids=["source first", "target first"])
     @pytest.mark.skipif(bool(missing()), reason=str(missing()))
     async def test_a_bound_rabbitmq_queue_keeps_the_message(self, target_first: bool) -> None:
