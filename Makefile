@@ -165,7 +165,7 @@ $(WORKFLOWS): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group workflows
 	@touch $@
 
-lint: $(WORKFLOWS) ## Check the code, the formatting, the imports between packages, the constraint files and the workflows
+lint: $(WORKFLOWS) ## Check the code, the formatting, the imports between packages, the constraint files, the workflows and the Compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
@@ -175,6 +175,7 @@ lint: $(WORKFLOWS) ## Check the code, the formatting, the imports between packag
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
 		.github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec examples/docker/compose.yaml
 
 $(TYPECHECKED): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group typecheck

@@ -153,6 +153,7 @@ def test_type_checkers_see_all_public_names() -> None:
 PUBLIC = {
     "__init__.py",
     "drivers.py",
+    "probe.py",
     "testing.py",
     *(f"{name}/__init__.py" for name in FRAMEWORKS),
     "fastapi/__main__.py",
