@@ -40,7 +40,7 @@ WORKFLOWS := $(VENV)/.workflows
 PACKAGED := $(VENV)/.release
 # The largest wheel, in bytes. The AsyncAPI viewer is a package of its own.
 WHEEL_MAX := 300000
-SYSTEM_PACKAGES := chromium mosquitto nginx-light prometheus rabbitmq-server
+SYSTEM_PACKAGES := chromium mosquitto nginx-light postgresql prometheus rabbitmq-server
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # Resolves the dependencies for every supported Python, and prints lines like `name==version`, without URLs.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate \

@@ -13,6 +13,7 @@ __all__ = (
     "FastStream",
     "FastStreamMiddleware",
     "Header",
+    "HealthCheck",
     "HostStartError",
     "HttpHandler",
     "JSONResponse",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         make_startup_asgi,
     )
     from ._hosting.middleware import FastStreamMiddleware
+    from ._lifecycle.health_check import HealthCheck
     from ._lifecycle.lifespan import BrokerLifespan
     from ._standalone.app import AsgiFastStream, FastStream
     from ._standalone.handlers import Header, HttpHandler, Query, Request, get, post
@@ -56,6 +58,7 @@ else:
             "make_startup_asgi",
         ),
         "._hosting.middleware": ("FastStreamMiddleware",),
+        "._lifecycle.health_check": ("HealthCheck",),
         "._lifecycle.lifespan": ("BrokerLifespan",),
         "._standalone.app": ("AsgiFastStream", "FastStream"),
         "._standalone.handlers": ("Header", "HttpHandler", "Query", "Request", "get", "post"),

@@ -30,8 +30,11 @@ than what the code declares.
 NO_FAULTS: frozenset[object] = frozenset({"ok", "stopped"})
 """The codes of subscribers that do what the application wants."""
 
-ProbeCode = Literal["starting", "draining", "failed", "handler_stuck", "no_brokers"]
-"""The codes of probes, in addition to those of brokers and subscribers."""
+ProbeCode = Literal["starting", "draining", "failed", "handler_stuck", "check_failed", "no_brokers"]
+"""The codes of probes, in addition to those of brokers and subscribers.
+
+"check_failed" is also the code of a health check of the application that has failed.
+"""
 
 Code = BrokerCode | SubscriberCode | ProbeCode
 

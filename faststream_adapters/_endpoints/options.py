@@ -30,11 +30,15 @@ TIMEOUT = Option(
     "seconds after which a probe responds, without waiting longer for brokers",
     seconds(above=0, maximum=_MAX_SECONDS, optional=True),
 )
-TTL = Option(0.0, "seconds for which a broker's reply is reused", seconds(maximum=_MAX_SECONDS))
+TTL = Option(
+    0.0,
+    "seconds for which the reply of a broker, or the result of a check, is reused",
+    seconds(maximum=_MAX_SECONDS),
+)
 DETAILS = Option(
     False,
-    "respond with `application/health+json`: the status of each broker and subscriber, without URLs and "
-    "exception texts",
+    "respond with `application/health+json`: the status of each broker, subscriber and check, without URLs "
+    "and exception texts",
     boolean,
 )
 MAX_HANDLER_AGE = Option(

@@ -98,28 +98,28 @@ class _Probe(Endpoint):
 
 
 class _CheckingProbe(_Probe):
-    """A probe whose verdict depends on checks of the brokers."""
+    """A probe whose verdict depends on checks."""
 
     def _respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        results: dict[ManagedBroker, Result] = {}
-        brokers = self._brokers_to_check()
+        results: dict[report.Checked, Result] = {}
+        to_check = self._to_check()
         if self._ttl:
-            for managed in brokers:
-                if (result := managed.cached_result(self._ttl)) is None:
+            for checked in to_check:
+                if (result := checked.cached_result(self._ttl)) is None:
                     break
-                results[managed] = result
+                results[checked] = result
             else:
                 return self._checked_response(results)(scope, receive, send)
         if (code := self._code_without_check()) is not None:
             return self._response(code, {})(scope, receive, send)
-        return self._check(brokers, scope, receive, send)
+        return self._check(to_check, scope, receive, send)
 
     async def _check(
-        self, brokers: Sequence[ManagedBroker], scope: Scope, receive: Receive, send: Send
+        self, to_check: Sequence[report.Checked], scope: Scope, receive: Receive, send: Send
     ) -> None:
         # All checks start before the first one is awaited.
-        checks = [managed.check(self._timeout, self._ttl) for managed in brokers]
-        results = {managed: await check for managed, check in zip(brokers, checks, strict=True)}
+        checks = [checked.check(self._timeout, self._ttl) for checked in to_check]
+        results = {checked: await check for checked, check in zip(to_check, checks, strict=True)}
         await self._checked_response(results)(scope, receive, send)
 
     def _checked_response(self, results: report.Results) -> AsgiResponse:
@@ -128,8 +128,8 @@ class _CheckingProbe(_Probe):
             return self._responses[code]
         return self._response(code, {**results, **self._unchecked()})
 
-    def _brokers_to_check(self) -> Sequence[ManagedBroker]:
-        """Return the brokers to check."""
+    def _to_check(self) -> Sequence[report.Checked]:
+        """Return the brokers, and the application's own checks, to check."""
         return self._target.managed_brokers
 
     def _code_without_check(self) -> Code | None:
@@ -171,8 +171,11 @@ class _Readiness(_CheckingProbe):
     def _counted(managed: ManagedBroker) -> Container[report.Component]:
         return ("broker", "subscriber") if report.is_required(managed) else ()
 
-    def _brokers_to_check(self) -> Sequence[ManagedBroker]:
-        return [managed for managed in self._target.managed_brokers if report.is_required(managed)]
+    def _to_check(self) -> Sequence[report.Checked]:
+        required = [managed for managed in self._target.managed_brokers if report.is_required(managed)]
+        # Supervision checks the optional brokers, but nothing else runs the optional checks.
+        checks = [check for check in self._target.checks if self._details or report.is_required(check)]
+        return [*required, *checks]
 
     def _code_without_check(self) -> Code | None:
         # Brokers are not checked while they start or stop.
@@ -262,7 +265,8 @@ def make_readiness_asgi(*targets: Target, **keywords: Unpack[ProbeKeywords]) -> 
 
     Returns:
         An ASGI app that responds with 200 if the brokers are running, every broker that is not optional
-        replies and its subscribers consume, else with 503.
+        replies, its subscribers consume, and every check of the application passes that is not optional;
+        else with 503.
 
     Raises:
         SetupError: The targets or a keyword cannot be used.

@@ -6,13 +6,17 @@ from typing import Any, Literal
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
 from faststream_adapters._lifecycle.broker_check import Result
+from faststream_adapters._lifecycle.health_check import ManagedCheck
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 from faststream_adapters._lifecycle.managed import ManagedBroker
 from faststream_adapters._lifecycle.options import State
 from faststream_adapters._lifecycle.targets import TargetView
 
-Results = Mapping[ManagedBroker, Result]
-"""The result of the last check of each broker."""
+Checked = ManagedBroker | ManagedCheck
+"""What a probe checks."""
+
+Results = Mapping[Checked, Result]
+"""The result of the last check of each broker, and of each of the application's own checks."""
 
 Component = Literal["broker", "subscriber"]
 
@@ -40,9 +44,9 @@ def not_running(lifespans: Iterable[BrokerLifespan]) -> Code | None:
     return None
 
 
-def is_required(managed: ManagedBroker) -> bool:
-    """Return whether readiness depends on a broker. The probe neither checks nor awaits the others."""
-    return not managed.optional
+def is_required(checked: Checked) -> bool:
+    """Return whether readiness depends on a broker or a check. The verdict waits for no other."""
+    return not checked.optional
 
 
 def readiness(target: TargetView, results: Results) -> Code:
@@ -50,17 +54,19 @@ def readiness(target: TargetView, results: Results) -> Code:
 
     Args:
         target: The brokers and the lifespans that run them. All must be running, and there must be a broker.
-        results: The results of the required brokers. Each must have replied, and those of its subscribers
-            that the application has not stopped must consume.
+        results: The results of the brokers and of the application's checks. Each one that is required must be
+            "ok", and those subscribers of a broker that the application has not stopped must consume.
     """
     if (code := not_running(target.lifespans)) is not None:
         return code
     if not target.managed_brokers:
         return "no_brokers"
-    for managed, result in results.items():
+    for checked, result in results.items():
+        if not is_required(checked):
+            continue
         if result.code != "ok":
             return result.code
-        if (fault := managed.subscriber_fault()) is not None:
+        if isinstance(checked, ManagedBroker) and (fault := checked.subscriber_fault()) is not None:
             return fault
     return "ok"
 
@@ -92,14 +98,14 @@ def startup(lifespans: Iterable[BrokerLifespan]) -> Code:
 
 
 def details(target: TargetView, code: Code, results: Results, counted: Counted) -> dict[str, Any]:
-    """Return the status of every broker and subscriber in the format `application/health+json`.
+    """Return the status of all brokers, subscribers and checks in the format `application/health+json`.
 
     It agrees with the code: a part has the status "fail" only if the code is not "ok".
 
     Args:
         target: The brokers to report on.
         code: The verdict of the probe, from the same results and without an await in between.
-        results: The results of the checks. A broker without a result is listed without a status.
+        results: The results. A broker without one is listed without a status, and a check is left out.
         counted: Returns which parts of a broker decide this verdict.
 
     Source: draft-inadarei-api-health-check-06.
@@ -114,13 +120,7 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
             # A broker that is restarted may reply before its subscribers have started.
             started = not managed.is_starting or "subscriber" not in parts
             broker_code = result.code if started or not result.ok else "not_started"
-            entry |= {
-                "status": "pass" if broker_code == "ok" else "fail" if "broker" in parts else "warn",
-                "code": broker_code,
-                "observedValue": round(result.seconds * 1000, 3),
-                "observedUnit": "ms",
-                "age": round(max(now - result.at, 0.0), 3),
-            }
+            entry |= _observed(result, broker_code, counts="broker" in parts, now=now)
         entries.append(entry)
         for name, subscriber_code in managed.subscriber_codes():
             # A subscriber that is not started is no failure: the application decides which ones it starts.
@@ -134,6 +134,11 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
                     "code": subscriber_code,
                 }
             )
+    for check in target.checks:
+        if (result := results.get(check)) is not None:
+            entry = {"componentType": "check", "componentId": check.name}
+            entry |= _observed(result, result.code, counts=is_required(check), now=now)
+            checks.setdefault("HealthCheck", []).append(entry)
     statuses = {entry.get("status") for entries in checks.values() for entry in entries}
     success = "warn" if "warn" in statuses else "pass"
     return {
@@ -141,4 +146,22 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
         "code": code,
         "state": sorted({lifespan.state for lifespan in target.lifespans}),
         "checks": checks,
+    }
+
+
+def _observed(result: Result, code: Code, *, counts: bool, now: float) -> dict[str, Any]:
+    """Return the details of one result.
+
+    Args:
+        result: The result.
+        code: The code to show.
+        counts: Whether it decides the verdict.
+        now: The time on the clock of `time.monotonic`.
+    """
+    return {
+        "status": "pass" if code == "ok" else "fail" if counts else "warn",
+        "code": code,
+        "observedValue": round(result.seconds * 1000, 3),
+        "observedUnit": "ms",
+        "age": round(max(now - result.at, 0.0), 3),
     }

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ _POLL_INTERVAL = 0.01
 The clients have no event for a lost connection, so that a timer is needed anyway; deadlines share it.
 """
 
-_LATE = 0.05
+LATE = 0.05
 """Seconds of delay of that timer that show that the event loop was blocked."""
 
 _CANCEL_TIMEOUT = 0.5
@@ -227,9 +227,9 @@ class SingleFlight:
     def _poll(self, due: float, late: bool) -> None:  # noqa: FBT001 (a timer passes no keywords)
         """End waiters whose timeout has passed, and replace a request whose reply can no longer arrive."""
         now = monotonic()
-        if now - due > _LATE and not late:
+        if now - due > LATE and not late:
             # The event loop was blocked: the reply may have arrived, and has not been read.
-            self._schedule_poll(_LATE, late=True)
+            self._schedule_poll(LATE, late=True)
             return
         self._timer = None
         try:
@@ -251,6 +251,39 @@ class SingleFlight:
             self._ensure_request()
         else:
             _resolve(self._waiters.remove_all(), self._checks.report(Result(code, monotonic())))
+
+
+async def check_in(
+    loop: asyncio.AbstractEventLoop, check: Callable[[float], Awaitable[Result]], seconds: float
+) -> Result | None:
+    """Check in another event loop than the current one.
+
+    Args:
+        loop: The event loop, of another thread.
+        check: Returns the result; called with the timeout.
+        seconds: The timeout.
+
+    Returns:
+        The result; None if there is none in time, as when the event loop has stopped.
+
+    Raises:
+        RuntimeError: The event loop is closed.
+    """
+
+    async def call() -> Result:
+        return await check(seconds)
+
+    coroutine = call()
+    try:
+        reply = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+    except RuntimeError:
+        coroutine.close()
+        raise
+    done, _ = await asyncio.wait((reply,), timeout=seconds)
+    if done and not reply.cancelled():
+        return reply.result()
+    reply.cancel()
+    return None
 
 
 class BrokerCheck:
@@ -304,22 +337,12 @@ class BrokerCheck:
 
     async def _check_in(self, flight: SingleFlight, seconds: float) -> Result:
         """Check in the event loop of the client, from another one."""
-
-        async def check() -> Result:
-            return await flight.check(seconds)
-
-        coroutine = check()
         try:
-            reply = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, flight.loop))
+            result = await check_in(flight.loop, flight.check, seconds)
         except RuntimeError:
             # The event loop was closed a moment ago.
-            coroutine.close()
             return await self.check(seconds)
-        done, _ = await asyncio.wait((reply,), timeout=seconds)
-        if done and not reply.cancelled():
-            return reply.result()
-        reply.cancel()
-        return Result("timeout", monotonic(), seconds)
+        return result or Result("timeout", monotonic(), seconds)
 
     def report(self, result: Result) -> Result:
         """Keep a result, notify the observers and return it."""

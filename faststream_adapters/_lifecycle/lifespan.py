@@ -20,6 +20,7 @@ from faststream_adapters._utils.tasks import cancel_and_wait, outlive_current_ta
 from .broker_group import BrokerGroup
 from .entries import Entries
 from .faststream_run import explain_refusal
+from .health_check import HealthCheck, manage
 from .hooks import AppHooks
 from .managed import Settings, managed_broker
 from .options import LifespanKeywords, State
@@ -74,6 +75,10 @@ class BrokerLifespan:
         self.shutdown_timeout = options["shutdown_timeout"]
         if self.app is None:
             self._check_optional()
+        self.loggers = Loggers(self.app)
+        """Where lines about the lifespan and its brokers are logged."""
+        self.checks = manage(options["checks"], self.optional, self.loggers)
+        """The application's own health checks."""
         self.was_entered = False
         """Whether the lifespan was ever entered."""
         self.watch_handlers = False
@@ -81,8 +86,6 @@ class BrokerLifespan:
         self.preparations: list[Callable[[object], None]] = []
         """Called with the host before the brokers start, when all of them are known."""
         self._mode = RunMode()
-        self.loggers = Loggers(self.app)
-        """Where lines about the lifespan and its brokers are logged."""
         self.status = LifespanState(options["on_state_change"], self.loggers)
         self._entries = Entries()
         self._hooks = AppHooks(self.app)
@@ -105,8 +108,8 @@ class BrokerLifespan:
             managed_broker(broker).remember_subscribers()
 
     def _check_optional(self) -> None:
-        for broker in self.optional:
-            if broker not in self.brokers:
+        for each in self.optional:
+            if not isinstance(each, HealthCheck) and each not in self.brokers:
                 msg = "optional names a broker that this lifespan does not run: pass it as a target too."
                 raise SetupError(msg)
 
@@ -229,6 +232,8 @@ class BrokerLifespan:
         # A stop that was cancelled has not raised them.
         self._errors = []
         self.status.set("starting")
+        for check in self.checks:
+            check.attach()
         self._check_shutdown_time()
         self.prepare_brokers()
         try:
@@ -304,11 +309,17 @@ class BrokerLifespan:
         if self.state not in {"starting", "running"}:
             return
         started = self.state == "running" or self._background is not None
-        self.status.begin_drain()
+        self._fail_readiness()
         # Otherwise the server waits for the startup to end, and then stops the lifespan.
         if started:
             loop = asyncio.get_running_loop()
             self._delay = loop.call_later(self._drain_delay, self._drain_in_task)
+
+    def _fail_readiness(self) -> None:
+        self.status.begin_drain()
+        # The hooks of the shutdown close what they check.
+        for check in self.checks:
+            check.detach()
 
     @property
     def _drain_delay(self) -> float:
@@ -344,7 +355,7 @@ class BrokerLifespan:
     async def _stop(self) -> None:
         earliest = asyncio.get_running_loop().time() + self.shutdown_timeout
         state = self.state
-        self.status.begin_drain()
+        self._fail_readiness()
         try:
             await self._cancel_background()
             if self._delay is not None:
@@ -392,6 +403,7 @@ class BrokerLifespan:
         await self._cancel_background()
         if self._drained is not None:
             await cancel_and_wait(self._drained, loggers=self.loggers)
+        await asyncio.gather(*(check.wait_ended() for check in self.checks))
         await self._group.release()
 
 

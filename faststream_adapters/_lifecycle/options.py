@@ -7,13 +7,21 @@ from typing import Annotated, Any, Literal, TypedDict
 from faststream_adapters._compat.faststream import Broker, BrokerUsecase
 from faststream_adapters._utils.options import Option, boolean, documented, one_of, seconds
 
+from .health_check import HealthCheck
+
 State = Literal["stopped", "starting", "running", "draining", "failed"]
 
 
 def _brokers(name: str, value: object) -> str | None:
-    if isinstance(value, BrokerUsecase):
-        return f"{name} must be a list of brokers: {name}=[broker]."
+    if isinstance(value, BrokerUsecase | HealthCheck):
+        return f"{name} must be a list of brokers and checks: {name}=[broker]."
     return None
+
+
+def _checks(name: str, value: object) -> str | None:
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return None
+    return f'{name} must be a list of HealthCheck: {name}=[HealthCheck("database", ping)].'
 
 
 def _plain_function(name: str, value: Any) -> str | None:
@@ -45,8 +53,20 @@ class LifespanKeywords(TypedDict, total=False):
     ]
     consume: Annotated[bool, Option(True, "`False`: publish only, no subscriber is started", boolean)]
     optional: Annotated[
-        Iterable[Broker],
-        Option((), "brokers whose loss fails neither the start nor readiness", _brokers),
+        Iterable[Broker | HealthCheck],
+        Option(
+            (),
+            "brokers whose loss fails neither the start nor readiness, and checks that do not fail readiness",
+            _brokers,
+        ),
+    ]
+    checks: Annotated[
+        Iterable[HealthCheck],
+        Option(
+            (),
+            "[health checks](health.md) of the application itself, such as of its database, for readiness",
+            _checks,
+        ),
     ]
     supervise: Annotated[
         bool,

@@ -45,13 +45,13 @@ def start_failure(driver: Driver, error: BaseException | None) -> str:
         return f"TLS failed ({getattr(error, 'reason', None) or error.strerror})"
     code = driver.classify(error)
     if (reason := BROKER_REASONS.get(code)) is None:
-        return _class_and_text(error)
+        return class_and_text(error)
     text = str(error)
     refused = code == "unreachable" and any(words in text for words in _REFUSED)
-    return reason if not text or refused or code == "timeout" else f"{reason} ({_class_and_text(error)})"
+    return reason if not text or refused or code == "timeout" else f"{reason} ({class_and_text(error)})"
 
 
-def _class_and_text(error: BaseException) -> str:
+def class_and_text(error: BaseException) -> str:
     """Return the class of an error and the first line of its text, the server's own words, redacted."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

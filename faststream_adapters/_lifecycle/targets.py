@@ -9,6 +9,7 @@ from faststream.exceptions import SetupError
 from faststream_adapters._compat.faststream import Application, Broker, BrokerUsecase
 from faststream_adapters._utils.loggers import HasLogger, Loggers
 
+from .health_check import ManagedCheck
 from .managed import ManagedBroker, managed_broker
 
 if TYPE_CHECKING:
@@ -130,6 +131,12 @@ class TargetView:
     def lifespans(self) -> "list[BrokerLifespan]":
         """The target's own lifespan, or the lifespans that run the brokers now."""
         return self._own or [lifespan for managed in self.managed_brokers for lifespan in managed.owners]
+
+    @property
+    def checks(self) -> list[ManagedCheck]:
+        """The health checks of the lifespans."""
+        # Two brokers may have the same lifespan.
+        return [check for lifespan in dict.fromkeys(self.lifespans) for check in lifespan.checks]
 
     @property
     def named(self) -> Iterator[tuple[str, ManagedBroker]]:

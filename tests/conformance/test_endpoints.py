@@ -14,7 +14,7 @@ from faststream.exceptions import SetupError
 from faststream.nats import NatsBroker
 from prometheus_client import CollectorRegistry, Counter
 
-from faststream_adapters import AsyncAPIRoute
+from faststream_adapters import AsyncAPIRoute, HealthCheck
 from tests.harness.asgi_calls import Client, http_scope
 from tests.harness.clients import client
 from tests.harness.hosts import TITLE, TOKEN, VERSION, HostApp, StartupFailedError, serving, websocket_refusal
@@ -116,6 +116,22 @@ async def test_probe_details_are_health_json(host: Host, orders: Orders) -> None
         assert (report["status"], report["code"], report["state"]) == ("pass", "ok", ["running"])
         kinds = [check["componentType"] for check in report["checks"]["NatsBroker"]]
         assert kinds == ["broker", "subscriber"]
+
+
+async def test_readiness_includes_the_checks_of_the_application(host: Host, orders: Orders) -> None:
+    results: list[bool] = []
+    database = HealthCheck("database", lambda: results[-1], timeout=5.0)
+    mail = HealthCheck("mail", lambda: False, timeout=5.0)
+    options = {"checks": [database, mail], "optional": [mail], "probe_details": True, "probe_timeout": 10.0}
+    async with serving(build(host, orders, **options)) as served:
+        for passes, status, code in [(True, 200, "ok"), (False, 503, "check_failed"), (True, 200, "ok")]:
+            results.append(passes)
+            response = await served.http.get(PROBES["readiness_path"])
+            report = response.json()
+            assert (response.status_code, report["code"]) == (status, code)
+            found = [(check["componentId"], check["status"]) for check in report["checks"]["HealthCheck"]]
+            assert found == [("database", "pass" if passes else "fail"), ("mail", "warn")]
+            assert await served.status(PROBES["liveness_path"]) == 200
 
 
 async def test_a_scrape_whose_client_has_disconnected_is_dropped(host: Host, orders: Orders) -> None:

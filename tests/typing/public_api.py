@@ -35,6 +35,7 @@ from faststream_adapters import (
     FastStream,
     FastStreamMiddleware,
     Header,
+    HealthCheck,
     HttpHandler,
     JSONResponse,
     Query,
@@ -105,13 +106,20 @@ async def publish_if_up() -> None:
         raise BrokerStartError(str(incorrect_state)) from error
 
 
+async def ping_database() -> bool:
+    return True
+
+
+database = HealthCheck("database", ping_database)
+cache = HealthCheck("cache", lambda: None, timeout=1, ttl=5.0)
 lifespan = BrokerLifespan(
     broker,
     NatsBroker(),
     startup="background",
     startup_timeout=None,
     consume=False,
-    optional=[broker],
+    optional=[broker, cache],
+    checks=[database, cache],
     supervise=False,
     drain_delay=1,
     shutdown_timeout=5.0,

@@ -10,7 +10,7 @@ from faststream import Context, FastStream
 from faststream.exceptions import SetupError
 from faststream.nats import NatsBroker, TestNatsBroker
 
-from faststream_adapters import AsgiFastStream, BrokerLifespan
+from faststream_adapters import AsgiFastStream, BrokerLifespan, HealthCheck
 from faststream_adapters._lifecycle.options import State
 from tests.harness.consumer import consumer, round_trip
 
@@ -51,6 +51,9 @@ async def test_hooks_and_the_lifespan_of_an_app_get_the_host() -> None:
     assert seen == [hosts[0]] * 6 + [hosts[1]] * 6
 
 
+CHECK = HealthCheck("database", print)
+
+
 async def _coroutine(old: State, new: State) -> None: ...
 
 
@@ -69,7 +72,13 @@ async def _coroutine(old: State, new: State) -> None: ...
         ({"shutdown_timeout": -0.5}, "shutdown_timeout must be"),
         ({"on_state_change": _coroutine}, "plain function"),
         ({"optional": [NatsBroker()]}, "optional names a broker"),
-        ({"optional": NatsBroker()}, r"optional must be a list of brokers: optional=\[broker\]"),
+        ({"optional": NatsBroker()}, r"optional must be a list of brokers and checks: optional=\[broker\]"),
+        ({"optional": CHECK}, "optional must be a list of brokers and checks"),
+        ({"optional": [CHECK]}, "optional names the check 'database', which is not in checks"),
+        ({"checks": CHECK}, "checks must be a list of HealthCheck"),
+        ({"checks": "database"}, "checks must be a list of HealthCheck"),
+        ({"checks": [print]}, r"checks contains builtin_function_or_method: write checks=\["),
+        ({"checks": [CHECK, HealthCheck("database", print)]}, "Two of the checks are named 'database'"),
     ],
 )
 def test_invalid_keywords_are_refused(keywords: Any, message: str) -> None:

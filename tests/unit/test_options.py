@@ -40,6 +40,7 @@ def test_options_that_are_not_given_have_their_defaults() -> None:
         "startup_timeout": None,
         "consume": True,
         "optional": (),
+        "checks": (),
         "supervise": True,
         "drain_delay": 0.0,
         "shutdown_timeout": 20.0,

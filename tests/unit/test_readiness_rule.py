@@ -8,11 +8,13 @@ import pytest
 from faststream import FastStream
 from faststream.nats import NatsBroker
 
-from faststream_adapters import BrokerLifespan
+from faststream_adapters import BrokerLifespan, HealthCheck
 from faststream_adapters._endpoints import report
 from faststream_adapters._lifecycle.broker_check import Result
+from faststream_adapters._lifecycle.health_check import ManagedCheck
 from faststream_adapters._lifecycle.managed import ManagedBroker, managed_broker
 from faststream_adapters._lifecycle.targets import TargetView
+from faststream_adapters._utils.loggers import DEFAULT
 
 if TYPE_CHECKING:
     from faststream_adapters._brokers.codes import Code
@@ -47,8 +49,20 @@ def test_the_verdict_is_the_first_fault(
 ) -> None:
     healthy = managed_broker(NatsBroker())
     monkeypatch.setattr(managed, "subscriber_fault", lambda: subscriber_code)
-    results = {healthy: Result("ok", 0.0), managed: Result(broker_code, 0.0)}
+    results: report.Results = {healthy: Result("ok", 0.0), managed: Result(broker_code, 0.0)}
     assert report.readiness(TargetView((healthy.broker, managed.broker)), results) == verdict
+
+
+@pytest.mark.parametrize(
+    ("code", "optional", "verdict"),
+    [("ok", False, "ok"), ("check_failed", False, "check_failed"), ("check_failed", True, "ok")],
+)
+def test_a_check_counts_unless_it_is_optional(
+    managed: ManagedBroker, code: Code, optional: bool, verdict: Code
+) -> None:
+    check = ManagedCheck(HealthCheck("database", print), DEFAULT, optional=optional)
+    results: report.Results = {managed: Result("ok", 0.0), check: Result(code, 0.0)}
+    assert report.readiness(TargetView((managed.broker,)), results) == verdict
 
 
 def test_a_lifespan_that_is_not_running_is_not_ready(managed: ManagedBroker) -> None:
