@@ -37,9 +37,9 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG
     await send({"type": "http.response.body", "body": b""})
 
 
-def bare_with_body(body: bytes, content_type: bytes) -> ASGIApp:
-    """Return a bare app that responds with a body."""
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+def bare_with_body(body: bytes, content_type: bytes, *headers: tuple[bytes, bytes]) -> ASGIApp:
+    """Return a bare app that responds with a body, and with further headers."""
+    headers = ((b"content-type", content_type), *headers, (b"content-length", str(len(body)).encode()))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 (the ASGI signature)
         await send({"type": "http.response.start", "status": 200, "headers": [*headers]})
@@ -48,8 +48,8 @@ def bare_with_body(body: bytes, content_type: bytes) -> ASGIApp:
     return app
 
 
-bare_ok = bare_with_body(b"ok", b"text/plain; charset=utf-8")
-"""Responds as a probe does that is well."""
+bare_ok = bare_with_body(b"ok", b"text/plain; charset=utf-8", (b"cache-control", b"no-store"))
+"""Responds as a probe does that succeeds, with the same headers."""
 
 
 async def _receive() -> Message:
