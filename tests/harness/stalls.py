@@ -24,7 +24,7 @@ _TICK = 0.01
 _SCHEDULER = Path("/proc/thread-self/schedstat")
 """Where Linux tells how long a thread has waited for a processor."""
 
-_ATTEMPTS = 3
+_ATTEMPTS = 10
 
 
 class LoopWatch:
@@ -91,7 +91,8 @@ async def watched_loop() -> AsyncIterator[LoopWatch]:
 async def assert_never_blocks(scenario: Callable[[], Awaitable[None]]) -> None:
     """Run something, and fail if it blocks the event loop for longer than `LIMIT`.
 
-    It has to block in each of several runs: on a busy machine a thread that it waits for may start late.
+    It has to block in each of several runs: on a busy machine a thread that it waits for may start late, or
+    lose its processor while it holds the interpreter lock.
     """
     stalls: list[str] = []
     for _ in range(_ATTEMPTS):
