@@ -806,6 +806,11 @@ async def test_a_body_that_is_not_json_is_a_mistake_of_the_client(
     assert not record.exc_info
 
 
+async def test_numbers_of_a_body_keep_their_values() -> None:
+    reply = await request(serve(parse), http_scope("/path", "POST"), b"[1.5, -2e3, 4]")
+    assert (reply.status, json.loads(reply.body)) == (200, [1.5, -2000.0, 4])
+
+
 async def test_a_handler_can_catch_the_error_of_a_body_that_is_not_json() -> None:
     @post
     async def handler(request: Request) -> AsgiResponse:
