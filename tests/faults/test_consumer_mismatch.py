@@ -55,6 +55,20 @@ async def add_consumer(owner: JetStreamContext, kind: str, **changes: Any) -> No
 
 full = pytest.mark.full
 both = pytest.mark.parametrize("kind", ["push", pytest.param("pull", marks=full)])
+unusable = pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"deliver_group": "group"}, "declared deliver_group 'worker', found deliver_group 'group'"),
+        pytest.param(
+            {"deliver_group": None}, "declared deliver_group 'worker', found deliver_group ''", marks=full
+        ),
+        pytest.param(
+            {"deliver_subject": None, "deliver_group": None},
+            "declared a push consumer, found a pull consumer",
+            marks=full,
+        ),
+    ],
+)
 
 
 @both
@@ -113,20 +127,7 @@ async def test_readiness_fails_while_a_durable_consumer_is_another_one(
     assert caplog.text.count(WARNING) == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"deliver_group": "group"}, "declared deliver_group 'worker', found deliver_group 'group'"),
-        pytest.param(
-            {"deliver_group": None}, "declared deliver_group 'worker', found deliver_group ''", marks=full
-        ),
-        pytest.param(
-            {"deliver_subject": None, "deliver_group": None},
-            "declared a push consumer, found a pull consumer",
-            marks=full,
-        ),
-    ],
-)
+@unusable
 async def test_a_start_fails_if_the_consumer_cannot_be_used(
     nats_js: NatsServer, owner: JetStreamContext, changes: dict[str, Any], difference: str
 ) -> None:
@@ -215,20 +216,7 @@ async def test_readiness_fails_while_the_stream_does_not_have_the_subject(
         await wait_for_message(received, "after")
 
 
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"deliver_group": "group"}, "declared deliver_group 'worker', found deliver_group 'group'"),
-        pytest.param(
-            {"deliver_group": None}, "declared deliver_group 'worker', found deliver_group ''", marks=full
-        ),
-        pytest.param(
-            {"deliver_subject": None, "deliver_group": None},
-            "declared a push consumer, found a pull consumer",
-            marks=full,
-        ),
-    ],
-)
+@unusable
 async def test_a_push_subscriber_whose_consumer_is_replaced_is_not_restarted(
     *,
     nats_js: NatsServer,

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from traceback import format_exception
@@ -468,11 +468,16 @@ async def test_a_hanging_shutdown_hook_times_out(nats: NatsServer) -> None:
     assert not broker.running
 
 
-async def test_a_subscriber_handles_its_backlog_before_the_broker_stops(nats: NatsServer) -> None:
+@pytest.mark.parametrize(
+    ("options", "in_order"), [({}, list), ({"max_workers": 3}, sorted)], ids=["one", "three"]
+)
+async def test_a_subscriber_handles_its_backlog_before_the_broker_stops(
+    nats: NatsServer, options: dict[str, int], in_order: Callable[[list[int]], list[int]]
+) -> None:
     broker = NatsBroker(nats.url)
-    started, proceed, finished = asyncio.Event(), asyncio.Event(), []
+    started, proceed, finished = asyncio.Event(), asyncio.Event(), list[int]()
 
-    @broker.subscriber("work")
+    @broker.subscriber("work", **options)
     async def handle(message: int) -> None:
         started.set()
         await proceed.wait()
@@ -487,29 +492,7 @@ async def test_a_subscriber_handles_its_backlog_before_the_broker_stops(nats: Na
     await eventually(lambda: lifespan.state == "draining")
     proceed.set()
     await asyncio.wait_for(leaving, 5)
-    assert finished == list(range(10))
-
-
-async def test_a_concurrent_subscriber_handles_its_backlog_before_the_broker_stops(nats: NatsServer) -> None:
-    broker = NatsBroker(nats.url)
-    started, proceed, finished = asyncio.Event(), asyncio.Event(), []
-
-    @broker.subscriber("work", max_workers=3)
-    async def handle(message: int) -> None:
-        started.set()
-        await proceed.wait()
-        finished.append(message)
-
-    lifespan = BrokerLifespan(broker)
-    await lifespan.enter()
-    for number in range(10):
-        await broker.publish(number, "work")
-    await started.wait()
-    leaving = asyncio.create_task(lifespan.leave())
-    await eventually(lambda: lifespan.state == "draining")
-    proceed.set()
-    await asyncio.wait_for(leaving, 5)
-    assert sorted(finished) == list(range(10))
+    assert in_order(finished) == list(range(10))
 
 
 async def test_a_hanging_handler_is_cancelled_after_the_shutdown_timeout(nats: NatsServer) -> None:
