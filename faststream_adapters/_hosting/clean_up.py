@@ -42,8 +42,10 @@ class MessageScope:
         # Python 3.11 can only copy a task's context.
         context = getattr(asyncio.current_task(), "get_context", copy_context)()
         # Its result is there one iteration of the event loop before the task's.
-        ended = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(_outcome(handle, ended), context=context)
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        # Never an eager task: it would run at once, and the current task is still in this context.
+        task = asyncio.Task(_outcome(handle, ended), loop=loop, context=context)
         error: BaseException | None = None
         try:
             try:
