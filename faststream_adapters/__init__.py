@@ -19,6 +19,7 @@ __all__ = (
     "JSONResponse",
     "Query",
     "Request",
+    "SubscriberInfo",
     "get",
     "make_asyncapi_asgi",
     "make_liveness_asgi",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from ._hosting.middleware import FastStreamMiddleware
     from ._lifecycle.health_check import HealthCheck
     from ._lifecycle.lifespan import BrokerLifespan
+    from ._lifecycle.subscriber_info import SubscriberInfo
     from ._standalone.app import AsgiFastStream, FastStream
     from ._standalone.handlers import Header, HttpHandler, Query, Request, get, post
     from ._utils.errors import BrokerNotUpError, BrokerStartError, HostStartError
@@ -60,6 +62,7 @@ else:
         "._hosting.middleware": ("FastStreamMiddleware",),
         "._lifecycle.health_check": ("HealthCheck",),
         "._lifecycle.lifespan": ("BrokerLifespan",),
+        "._lifecycle.subscriber_info": ("SubscriberInfo",),
         "._standalone.app": ("AsgiFastStream", "FastStream"),
         "._standalone.handlers": ("Header", "HttpHandler", "Query", "Request", "get", "post"),
         "._utils.errors": ("BrokerNotUpError", "BrokerStartError", "HostStartError"),

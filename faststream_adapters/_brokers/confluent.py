@@ -327,6 +327,9 @@ class ConfluentDriver(Driver):
         # Without a group_id, FastStream puts all subscribers into one group.
         return not subscriber.partitions
 
+    def group(self, subscriber: Any) -> str | None:
+        return subscriber.group_id or None
+
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         try:
             async with asyncio.timeout(_END_TIMEOUT):

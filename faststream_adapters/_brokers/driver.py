@@ -49,6 +49,7 @@ class Driver:
     - subscribers: `running_tasks`, `expected_tasks`, `is_idle`, `check_subscriber`, `on_started`, `restart`,
       `dropped`
     - start and stop: `connect`, `declare`, `start_subscribers`, `drain`, `leave_groups`, `stop`, `stop_now`
+    - names: `destination`, `group`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
@@ -178,6 +179,15 @@ class Driver:
 
     def is_load_balanced(self, subscriber: Subscriber) -> bool | None:  # noqa: ARG002 (for clients that know)
         """Return whether each message goes to only one of several processes; None if that is unknown."""
+        return None
+
+    def destination(self, subscriber: Any) -> str:
+        """Return where a subscriber's messages come from: a subject, a queue, topics, a channel."""
+        context: dict[str, str] = subscriber.get_log_context(None)
+        return next((text for key, text in context.items() if key != "message_id"), "")
+
+    def group(self, subscriber: Any) -> str | None:  # noqa: ARG002 (for clients that have groups)
+        """Return with whom a subscriber shares its messages, such as a consumer group, or None."""
         return None
 
     def dropped(self, subscriber: Subscriber) -> int:  # noqa: ARG002 (for clients that drop messages)

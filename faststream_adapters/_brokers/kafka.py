@@ -112,6 +112,9 @@ class KafkaDriver(Driver):
     def _connection_group(self) -> object:
         return ConnectionGroup.DEFAULT if private.admin(self.broker) else _PROBES
 
+    def group(self, subscriber: Any) -> str | None:
+        return subscriber.group_id or None
+
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         return await self._topics.find_mismatch(subscriber, self.broker.subscribers) or "ok"
 

@@ -125,6 +125,13 @@ class MqttDriver(Driver):
         topic: str = subscriber.topic
         return topic.startswith(("$share/", "$queue/"))
 
+    def destination(self, subscriber: Any) -> str:
+        address: str = subscriber.specification.address
+        return address
+
+    def group(self, subscriber: Any) -> str | None:
+        return subscriber.specification.config.shared or None
+
     def is_idle(self, subscriber: Any) -> bool:
         if not super().is_idle(subscriber):
             return False

@@ -224,6 +224,9 @@ class RabbitDriver(Driver):
         queue = subscriber.queue
         return bool(queue.name) and queue.arguments.get("x-queue-type") != QueueType.STREAM.value
 
+    def destination(self, subscriber: Any) -> str:
+        return private.queue_name(subscriber) or subscriber.exchange.name
+
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode:
         queue, _ = private.consumer(subscriber)
         if not isinstance(queue, RobustQueue):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from faststream._internal import _compat as libraries
 from faststream._internal.application import Application, catch_startup_validation_error
@@ -49,10 +49,13 @@ __all__ = (
     "graceful_timeout",
     "guard_producers",
     "guard_start",
+    "handler_name",
+    "handlers_of",
     "injected",
     "injects",
     "is_connected",
     "is_in_memory",
+    "is_subscriber",
     "json_dumps",
     "json_loads",
     "observe_routers",
@@ -375,6 +378,27 @@ def call_for_messages(function: Callable[..., Any], call: Callable[..., Any]) ->
 def declared_call(attribute: object) -> Callable[..., Any] | None:
     """Return the undecorated handler function of an attribute that is a subscriber."""
     return attribute._declared_call if isinstance(attribute, HandlerCallWrapper) else None
+
+
+def is_subscriber(value: object) -> TypeGuard[Subscriber]:
+    """Return whether an object is a FastStream subscriber."""
+    # Not at the top: see `Subscriber`.
+    from faststream._internal.endpoint.subscriber import SubscriberUsecase
+
+    return isinstance(value, SubscriberUsecase)
+
+
+def handler_name(subscriber: Subscriber) -> str:
+    """Return the name of a subscriber's handler function; several handlers are joined."""
+    functions = (inspect.unwrap(call.handler._declared_call) for call in subscriber.calls)
+    return ",".join(getattr(each, "__name__", type(each).__name__) for each in functions)
+
+
+def handlers_of(subscriber: Subscriber) -> list[Callable[..., Any]]:
+    """Return the handlers of a subscriber, each as a function and as FastStream's decorator returns it."""
+    handlers = [call.handler for call in subscriber.calls]
+    declared = [handler._declared_call for handler in handlers]
+    return [*handlers, *declared, *map(inspect.unwrap, declared)]
 
 
 def dependencies_of(broker: Broker) -> Iterator[tuple[list[Any], Callable[..., Any]]]:

@@ -32,6 +32,12 @@ async def declare(subscriber: Any) -> None:
         )
 
 
+def queue_name(subscriber: Any) -> str:
+    """Return the name of a subscriber's queue; empty if the server names it."""
+    name: str = subscriber.queue.name
+    return name and f"{subscriber._outer_config.prefix}{name}"
+
+
 async def channel(subscriber: Any) -> Any:
     """Return the channel of a subscriber, which it may share with others."""
     return await subscriber._outer_config.channel_manager.get_channel(subscriber.channel)

@@ -10,6 +10,7 @@ from faststream_adapters._lifecycle.health_check import ManagedCheck
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 from faststream_adapters._lifecycle.managed import ManagedBroker
 from faststream_adapters._lifecycle.options import State
+from faststream_adapters._lifecycle.selectors import NamedSubscriber
 from faststream_adapters._lifecycle.targets import TargetView
 
 Checked = ManagedBroker | ManagedCheck
@@ -112,6 +113,9 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
     """
     now = monotonic()
     checks: dict[str, list[dict[str, Any]]] = {}
+    subscribers: dict[ManagedBroker, list[NamedSubscriber]] = {}
+    for named in target.named_subscribers:
+        subscribers.setdefault(named.managed, []).append(named)
     for component, managed in target.named:
         parts = counted(managed)
         entries = checks.setdefault(type(managed.broker).__name__, [])
@@ -122,14 +126,15 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
             broker_code = result.code if started or not result.ok else "not_started"
             entry |= _observed(result, broker_code, counts="broker" in parts, now=now)
         entries.append(entry)
-        for name, subscriber_code in managed.subscriber_codes():
+        for named in subscribers.get(managed, ()):
+            subscriber_code = managed.subscriber_code(named.subscriber)
             # A subscriber that is not started is no failure: the application decides which ones it starts.
             fails = "subscriber" in parts and subscriber_code != "not_started"
             failure = "fail" if fails else "warn"
             entries.append(
                 {
                     "componentType": "subscriber",
-                    "componentId": name,
+                    "componentId": named.name,
                     "status": "pass" if subscriber_code in NO_FAULTS else failure,
                     "code": subscriber_code,
                 }

@@ -25,8 +25,10 @@ from .hooks import AppHooks
 from .managed import Settings, managed_broker
 from .options import LifespanKeywords, State
 from .run_mode import RunMode, current_mode
+from .selectors import SubscriberNames
 from .signals import DrainSignals
 from .state import LifespanState
+from .subscriber_info import SubscriberInfo, describe
 from .targets import parse_targets
 from .workers import warn_about_workers
 
@@ -90,6 +92,7 @@ class BrokerLifespan:
         self._entries = Entries()
         self._hooks = AppHooks(self.app)
         self._group = BrokerGroup(self)
+        self._names = SubscriberNames()
         self._background: asyncio.Task[None] | None = None
         self._signals = DrainSignals(self.drain_delay, self._begin_drain)
         self._delay: asyncio.TimerHandle | None = None
@@ -127,6 +130,11 @@ class BrokerLifespan:
     def brokers(self) -> tuple[Broker, ...]:
         """The brokers, including those that were added to the app later."""
         return self._brokers if self.app is None else tuple(self.app.brokers)
+
+    @property
+    def subscribers(self) -> tuple[SubscriberInfo, ...]:
+        """The subscribers of the brokers as they are now, sorted by name."""
+        return describe(self._names.of([managed_broker(broker) for broker in self.brokers]))
 
     def __call__(self, host: object = None) -> AbstractAsyncContextManager[None]:
         """Return a context manager for one run in this host application."""

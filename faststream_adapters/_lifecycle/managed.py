@@ -16,6 +16,7 @@ from faststream_adapters._compat.faststream import (
     Broker,
     Subscriber,
     guard_start,
+    handler_name,
     is_connected,
     is_in_memory,
     observe_routers,
@@ -29,6 +30,7 @@ from .publishing import PublishGuard
 from .reasons import start_failure
 from .run_mode import current_mode
 from .start_log import StartLog
+from .subscriber_info import Counters
 from .subscriber_monitor import SubscriberMonitor
 from .supervisor import Supervisor
 
@@ -104,6 +106,8 @@ class ManagedBroker:
         self.broker_check = BrokerCheck(self.driver)
         self.monitor = SubscriberMonitor(self.driver)
         self.handler_ages: HandlerAges | None = None
+        self.counters: Callable[[Subscriber], Counters] | None = None
+        """Returns what is counted of a subscriber; None unless something counts."""
         self.owners: list[BrokerLifespan] = []
         """The lifespans that run it."""
         self.settings: Settings | None = None
@@ -186,14 +190,13 @@ class ManagedBroker:
             return None
         return next(iter(self.monitor.faults.values()), None)
 
-    def subscriber_codes(self) -> Iterator[tuple[str, Code]]:
-        """Yield the name and the code of each subscriber."""
+    def subscriber_code(self, subscriber: Subscriber) -> Code:
+        """Return the code of a subscriber."""
+        code = self.monitor.code(subscriber)
         consumes = not self.owners or self.settings is None or self.settings.consume
-        for name, code in self.monitor:
-            if not consumes and code == "not_started":
-                yield name, "stopped"
-            else:
-                yield name, "not_started" if self.is_starting else code
+        if not consumes and code == "not_started":
+            return "stopped"
+        return "not_started" if self.is_starting else code
 
     def check(self, seconds: float, ttl: float = 0.0) -> asyncio.Future[Result]:
         """Check the broker, unless a cached result is at most `ttl` seconds old; see `BrokerCheck.check`."""
@@ -301,7 +304,7 @@ class ManagedBroker:
     def _warn_about_moved_subscribers(self) -> None:
         """Log the subscribers that another broker has now: FastStream moves a router that it includes."""
         moved = self._known_subscribers.difference(self.broker.subscribers)
-        if names := sorted(subscriber.specification.call_name for subscriber in moved):
+        if names := sorted(map(handler_name, moved)):
             self._warn(
                 "%s starts without the subscribers %s: another broker has included their router meanwhile, "
                 "and a router belongs to the last broker that includes it. If the function that creates the "

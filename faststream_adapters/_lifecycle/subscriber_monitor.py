@@ -3,14 +3,13 @@
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
 from weakref import WeakKeyDictionary
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
 from faststream_adapters._brokers.driver import Driver, Mismatch
-from faststream_adapters._compat.faststream import Subscriber
+from faststream_adapters._compat.faststream import Subscriber, handler_name
 from faststream_adapters._utils.redaction import redact
 
 HANDLERS_TIMEOUT = 30.0
@@ -83,13 +82,11 @@ class SubscriberMonitor:
         """When the server was last asked about the consumers, on the clock of `time.monotonic`."""
         self._watched: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
 
-    def __iter__(self) -> Iterator[tuple[str, Code]]:
-        """Yield the name and the code of each subscriber that has a handler."""
-        for subscriber in self.driver.broker.subscribers:
-            if (watched := self._watched.get(subscriber)) is not None:
-                yield subscriber.specification.call_name, _code(subscriber, watched)
-            elif subscriber.calls:
-                yield subscriber.specification.call_name, "ok" if subscriber.running else "not_started"
+    def code(self, subscriber: Subscriber) -> Code:
+        """Return the code of a subscriber."""
+        if (watched := self._watched.get(subscriber)) is not None:
+            return _code(subscriber, watched)
+        return "ok" if subscriber.running else "not_started"
 
     def __contains__(self, subscriber: Subscriber) -> bool:
         """Whether a subscriber is watched."""
@@ -175,7 +172,7 @@ class SubscriberMonitor:
         level = logging.WARNING if watched.restarted_at == -math.inf else logging.DEBUG
         watched.restarted_at = monotonic()
         watched.restarting = fault
-        name = subscriber.specification.call_name
+        name = handler_name(subscriber)
         try:
             watched.refused = await self.driver.restart(subscriber)
         except Exception as error:  # noqa: BLE001 (a later attempt may succeed)
@@ -213,7 +210,7 @@ class SubscriberMonitor:
         status = self._status(subscriber, watched)
         if status == watched.status:
             return
-        name, code = subscriber.specification.call_name, _code_of(status)
+        name, code = handler_name(subscriber), _code_of(status)
         old = _code_of(watched.status)
         fields = {"broker": self.driver.name, "subscriber": name, "old": old, "new": code}
         watched.status = status

@@ -1,7 +1,6 @@
 """Targets: what a lifespan runs and what an endpoint reports on."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from faststream.exceptions import SetupError
@@ -11,6 +10,8 @@ from faststream_adapters._utils.loggers import HasLogger, Loggers
 
 from .health_check import ManagedCheck
 from .managed import ManagedBroker, managed_broker
+from .selectors import NamedSubscriber, SubscriberNames, name_brokers
+from .subscriber_info import SubscriberInfo, describe
 
 if TYPE_CHECKING:
     from .lifespan import BrokerLifespan
@@ -115,6 +116,7 @@ class TargetView:
         self._brokers: list[Broker] = list(brokers)
         self._managed = [managed_broker(broker) for broker in self._brokers]
         self._own = [] if self.lifespan is None else [self.lifespan]
+        self._names = SubscriberNames()
         self.loggers = loggers_of(targets)
         """Where lines about the target are logged."""
 
@@ -139,13 +141,19 @@ class TargetView:
         return [check for lifespan in dict.fromkeys(self.lifespans) for check in lifespan.checks]
 
     @property
-    def named(self) -> Iterator[tuple[str, ManagedBroker]]:
+    def named(self) -> list[tuple[str, ManagedBroker]]:
         """The managed brokers with names: the broker's class, and its number among those of its class."""
-        counts: Counter[str] = Counter()
-        for managed in self.managed_brokers:
-            kind = type(managed.broker).__name__
-            counts[kind] += 1
-            yield f"{kind} {counts[kind]}", managed
+        return name_brokers(self.managed_brokers)
+
+    @property
+    def named_subscribers(self) -> tuple[NamedSubscriber, ...]:
+        """The subscribers that have a handler, with unique names."""
+        return self._names.of(self.managed_brokers)
+
+    @property
+    def subscribers(self) -> tuple[SubscriberInfo, ...]:
+        """What is known of these subscribers."""
+        return describe(self.named_subscribers)
 
     def watch_handlers(self) -> None:
         """Record from now on since when each message is being handled."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from faststream_adapters._compat.faststream import handler_name
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 
 from .managed import ManagedBroker
@@ -58,7 +59,7 @@ def warn_about_workers(
     for managed in brokers:
         fields = {"broker": managed.driver.name}
         names = sorted(
-            subscriber.specification.call_name
+            handler_name(subscriber)
             for subscriber in managed.broker.subscribers
             if subscriber.calls and managed.driver.is_load_balanced(subscriber) is False
         )

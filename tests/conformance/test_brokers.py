@@ -49,5 +49,5 @@ async def test_a_message_that_a_request_publishes_is_handled(harness: BrokerHarn
         [(name, checks)] = health["checks"].items()
         assert name == type(broker).__name__
         assert [check["code"] for check in checks] == ["ok", "ok"]
-        assert [check["componentId"] for check in checks] == [f"{name} 1", "Handle"]
+        assert [check["componentId"] for check in checks] == [f"{name} 1", "handle"]
     assert not broker.running

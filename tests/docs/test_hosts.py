@@ -114,7 +114,7 @@ async def test_the_first_of_two_created_applications_has_lost_its_subscribers(
     async with served(second):
         assert "without the subscribers" not in caplog.text
     async with served(first):
-        assert "starts without the subscribers Process" in caplog.text
+        assert "starts without the subscribers process" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.harness.clients import eventually_status, status
 from tests.harness.servers.nats import NatsFactory, NatsServer
 from tests.harness.waiting import eventually
 
-WARNING = "the subscriber Handle does not match the server: "
+WARNING = "the subscriber handle does not match the server: "
 
 
 @pytest.fixture(autouse=True)

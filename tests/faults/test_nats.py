@@ -399,7 +399,7 @@ async def test_dropped_messages_are_counted_and_logged_once_a_minute(
             await broker.publish("message", "slow")
         await eventually(lambda: broker.connection.stats["in_msgs"] == 400)
         assert len(warnings()) == 1
-        assert "Slow is too slow, and messages for it are dropped, 1 so far" in warnings()[0]
+        assert "slow is too slow, and messages for it are dropped, 1 so far" in warnings()[0]
         dropped = driver.dropped(of_slow)
         await broker.publish("message", "fast")
         await fast_handled.wait()

@@ -119,8 +119,8 @@ async def test_a_deleted_stream_that_the_application_declares_is_declared_again(
         await broker.publish("after", "jobs")
         await wait_for_message(received, "after")
     reason = "the server no longer has its consumer or its stream."
-    assert caplog.text.count(f"the subscriber Handle does not consume: {reason}") == 1
-    assert caplog.text.count("the subscriber Handle consumes again.") == 1
+    assert caplog.text.count(f"the subscriber handle does not consume: {reason}") == 1
+    assert caplog.text.count("the subscriber handle consumes again.") == 1
 
 
 @pytest.mark.parametrize("kind", ["push", "pull"])
@@ -226,7 +226,7 @@ async def test_a_subscriber_that_the_application_stopped_is_not_restarted(nats: 
         assert body["checks"]["NatsBroker"][0]["status"] == "pass"
         assert body["checks"]["NatsBroker"][1] == {
             "componentType": "subscriber",
-            "componentId": "Print",
+            "componentId": "print",
             "status": "pass",
             "code": "stopped",
         }

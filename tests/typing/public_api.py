@@ -40,6 +40,7 @@ from faststream_adapters import (
     JSONResponse,
     Query,
     Request,
+    SubscriberInfo,
     get,
     make_asyncapi_asgi,
     make_liveness_asgi,
@@ -126,6 +127,7 @@ lifespan = BrokerLifespan(
     on_state_change=lambda old, new: None,
 )
 assert_type(lifespan.state, State)
+assert_type(lifespan.subscribers, tuple[SubscriberInfo, ...])
 assert_type(lifespan(FastAPI()), AbstractAsyncContextManager[None])
 BrokerLifespan(faststream.FastStream(broker))
 FastAPI(lifespan=lifespan)

@@ -126,6 +126,7 @@ def test_all_lists_the_public_names() -> None:
         "HealthCheck",
         "HostStartError",
         "JSONResponse",
+        "SubscriberInfo",
         "make_liveness_asgi",
         "make_metrics_asgi",
         "make_readiness_asgi",

@@ -20,7 +20,7 @@ from nats.js.errors import Error as JetStreamError
 from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
 from faststream_adapters._brokers.driver import Driver, Mismatch
 from faststream_adapters._compat import nats as private
-from faststream_adapters._compat.faststream import Broker
+from faststream_adapters._compat.faststream import Broker, handler_name
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 from faststream_adapters._utils.tasks import cancel_and_wait
 from faststream_adapters._utils.tracebacks import find_in_traceback
@@ -160,6 +160,16 @@ class NatsDriver(Driver):
         if not hasattr(subscriber, "extra_options") or hasattr(subscriber, "kv_watch"):
             return None
         return bool(getattr(subscriber, "queue", "") or subscriber.extra_options.get("durable"))
+
+    def destination(self, subscriber: Any) -> str:
+        subject = subscriber.subject.template or ",".join(subscriber.filter_subjects)
+        watch = getattr(subscriber, "kv_watch", None)
+        # The subject of a watcher of an object store is its bucket.
+        return subject if watch is None else f"{watch.name}/{subject}"
+
+    def group(self, subscriber: Any) -> str | None:
+        queue = getattr(subscriber, "queue", "")
+        return queue or subscriber.extra_options.get("durable") or None
 
     def dropped(self, subscriber: Any) -> int:
         return self._slow_consumers.dropped.get(subscriber, 0)
@@ -313,7 +323,7 @@ class NatsDriver(Driver):
         for subscriber in self.broker.subscribers:
             if (mismatch := await _find_mismatch(subscriber)) is not None:
                 msg = (
-                    f"the subscriber {subscriber.specification.call_name} does not match the server: "
+                    f"the subscriber {handler_name(subscriber)} does not match the server: "
                     f"declared {mismatch.declared}, found {mismatch.found}"
                 )
                 raise SetupError(msg) from error

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
 from faststream_adapters._brokers.driver import PING_TIMEOUT, Driver, Mismatch
 from faststream_adapters._compat import redis as private
-from faststream_adapters._compat.faststream import Broker
+from faststream_adapters._compat.faststream import Broker, handler_name
 
 from .reader import Reader
 
@@ -150,6 +150,10 @@ class RedisDriver(Driver):
         stream = subscriber.config.stream_sub
         return subscriber.config.list_sub is not None or (stream is not None and stream.group is not None)
 
+    def group(self, subscriber: Any) -> str | None:
+        stream = subscriber.config.stream_sub
+        return None if stream is None else stream.group
+
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         reader: Reader | None = private.reader(subscriber)
         if reader is not None and reader.error is not None:
@@ -274,7 +278,7 @@ class RedisDriver(Driver):
         logger = self.loggers["brokers"]
         subscribers = list(self.broker.subscribers)
         for subscriber in filter(self._is_cut_off, subscribers):
-            name = subscriber.specification.call_name
+            name = handler_name(subscriber)
             logger.warning(
                 "%s: the polling_interval of the subscriber %s is not below the socket_timeout of %g s. "
                 "A message that arrives when the client ends a read may be lost: increase socket_timeout.",

@@ -324,7 +324,7 @@ async def test_probe_details_name_the_subscriber(client: str, server: KafkaServe
         async with http(make_readiness_asgi(service.lifespan, details=True)) as http_client:
             response = await http_client.get("/")
         assert response.status_code == 200
-        assert "Handle" in response.text
+        assert "handle" in response.text
 
 
 @pytest.mark.usefixtures("fast_supervision")

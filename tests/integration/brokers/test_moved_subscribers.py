@@ -56,7 +56,7 @@ async def test_a_broker_warns_about_subscribers_that_another_broker_has_taken(
         assert warnings(caplog) == []
     async with first:
         [warning] = warnings(caplog)
-    assert warning.startswith(f"NatsBroker {nats.url} starts without the subscribers AcceptOrder: ")
+    assert warning.startswith(f"NatsBroker {nats.url} starts without the subscribers accept_order: ")
     assert "create the routers in it too" in warning
 
 
@@ -89,7 +89,7 @@ async def test_a_broker_warns_about_subscribers_that_its_router_got_later(
     module.create()
     async with first:
         [warning] = warnings(caplog)
-    assert "without the subscribers AcceptOrder, AcceptOther:" in warning
+    assert "without the subscribers accept_order, accept_other:" in warning
 
 
 async def test_a_broker_that_is_started_again_warns_too(
@@ -115,7 +115,7 @@ async def test_a_broker_with_other_subscribers_warns_about_those_that_it_has_los
     module.create()
     async with first:
         [warning] = warnings(caplog)
-    assert "without the subscribers AcceptOrder:" in warning
+    assert "without the subscribers accept_order:" in warning
 
 
 async def test_a_broker_that_does_not_consume_does_not_warn(

@@ -59,7 +59,7 @@ async def test_the_warning_names_the_subscribers_that_handle_every_message(
     [warning] = [record.getMessage() for record in caplog.records if "several workers" in record.getMessage()]
     assert "(faststream run --workers)" in warning
     names = warning.partition("every message of ")[2].partition(".")[0].split(", ")
-    assert {name.partition(":")[0] for name in names} == {"EveryOne", "EveryPush"}
+    assert {name.partition(":")[0] for name in names} == {"every_one", "every_push"}
     assert "queue=..." in warning
 
 
