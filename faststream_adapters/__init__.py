@@ -13,6 +13,7 @@ __all__ = (
     "FastStream",
     "FastStreamMiddleware",
     "Header",
+    "HealthChange",
     "HealthCheck",
     "HostStartError",
     "HttpHandler",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         make_startup_asgi,
     )
     from ._hosting.middleware import FastStreamMiddleware
+    from ._lifecycle.health_change import HealthChange
     from ._lifecycle.health_check import HealthCheck
     from ._lifecycle.lifespan import BrokerLifespan
     from ._lifecycle.subscriber_info import SubscriberInfo
@@ -60,6 +62,7 @@ else:
             "make_startup_asgi",
         ),
         "._hosting.middleware": ("FastStreamMiddleware",),
+        "._lifecycle.health_change": ("HealthChange",),
         "._lifecycle.health_check": ("HealthCheck",),
         "._lifecycle.lifespan": ("BrokerLifespan",),
         "._lifecycle.subscriber_info": ("SubscriberInfo",),

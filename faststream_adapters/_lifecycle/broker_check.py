@@ -203,7 +203,13 @@ class SingleFlight:
             last = self._checks.last
             if code == "error" and (last is None or last.code != code):
                 logger = self._driver.loggers["health"]
-                logger.warning("%s: the check raised %s.", self._driver.name, type(error).__name__)
+                name = self._driver.name
+                logger.warning(
+                    "%s: the check raised %s.",
+                    name,
+                    type(error).__name__,
+                    extra={"broker": name, "new": code},
+                )
         self._completed(request, code)
 
     def _on_reply(self, request: _Request, reply: asyncio.Future[Any]) -> None:
@@ -329,6 +335,10 @@ class BrokerCheck:
                 return loop.create_task(self._check_in(flight, seconds))
             flight = self.attach(loop)
         return flight.check(seconds)
+
+    def forget(self) -> None:
+        """Forget the last result, because the broker has been started since, or is about to be."""
+        self.last = None
 
     async def abandon(self) -> None:
         """Give up the request in flight, because its connection is gone."""

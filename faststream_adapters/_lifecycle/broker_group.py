@@ -93,6 +93,7 @@ class BrokerGroup:
         except Exception as error:  # noqa: BLE001 (it becomes the cause, unless it holds a secret)
             late = isinstance(error, TimeoutError) and managed.error is None
             failure = managed.start_failure
+            self._owner.end_observation()
             await self.release()
             within = f" within {seconds:g} s" if late else ""
             # The release has cancelled a start in progress, and some clients report a reason only then.

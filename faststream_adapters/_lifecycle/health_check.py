@@ -1,26 +1,28 @@
 """Health checks of the application: what it depends on besides brokers, such as its database."""
 
 import asyncio
-import inspect
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
 
 from faststream.exceptions import SetupError
 
 from faststream_adapters._brokers.codes import Code
+from faststream_adapters._utils.calls import Call, call_problem, is_async
 from faststream_adapters._utils.loggers import Loggers
 from faststream_adapters._utils.options import seconds
 from faststream_adapters._utils.threads import SingleFlight
 
-from .broker_check import LATE, Result, check_in
+from .broker_check import LATE, SLOW, Result, check_in
 from .reasons import class_and_text
 
 _MAX_SECONDS = 24 * 60 * 60
 """The longest duration accepted. Timers cannot be set for arbitrarily large numbers."""
+
+_MIN_POLL_INTERVAL = 1.0
+"""Seconds between two regular calls, unless `ttl` is longer."""
 
 _END_TIMEOUT = 0.5
 """Seconds that calls that were cancelled get to end when the lifespan ends."""
@@ -52,7 +54,11 @@ class HealthCheck:
         if not isinstance(name, str) or not name.strip():
             msg = f"The name of a HealthCheck must be a text that is not empty, not {name!r}."
             raise SetupError(msg)
-        problem = _problem_of(call) or _checked_timeout("timeout", timeout) or _checked_ttl("ttl", ttl)
+        problem = (
+            call_problem("call", call, how="without arguments")
+            or _checked_timeout("timeout", timeout)
+            or _checked_ttl("ttl", ttl)
+        )
         if problem:
             msg = f"HealthCheck {name!r}: {problem}"
             raise SetupError(msg)
@@ -65,47 +71,24 @@ class HealthCheck:
         return f"HealthCheck({self.name!r})"
 
 
-def _problem_of(call: object) -> str:
-    if not callable(call):
-        return f"call must be a function, not {type(call).__name__}."
-    functions = (call, getattr(call, "__call__", None))  # noqa: B004 (of an object whose class defines it)
-    if any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in functions):
-        return "call must not be a generator function, because calling it runs nothing."
-    try:
-        signature = inspect.signature(call)
-    except Exception:  # noqa: BLE001 (functions in C may have none; from Python 3.14 on annotations are evaluated)
-        return ""
-    try:
-        signature.bind()
-    except TypeError as error:
-        return f"call is called without arguments ({error}): bind them, as with functools.partial."
-    return ""
-
-
-def _is_async(call: Any) -> bool:
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004 (of an object whose class defines it)
-
-
 class _Flight:
     """A call, and what its callers wait for.
 
     Args:
         loop: The event loop.
+        call: The call.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
+        self.call = call
         self.started = monotonic()
         self.result: asyncio.Future[Result] = loop.create_future()
         """Done when the call has ended or has taken too long."""
         self.task: asyncio.Task[None]
-        self.in_thread = False
-        """Whether the call is running in a thread, where it cannot be cancelled."""
-        self.given_up = False
-        """Whether the result of the call no longer counts."""
 
     def give_up(self) -> None:
         """Ignore the result of the call, and fail the callers that still wait for it."""
-        self.given_up = True
+        self.call.given_up = True
         if not self.result.done():
             self.result.set_result(Result("check_failed", monotonic()))
 
@@ -130,11 +113,12 @@ class ManagedCheck:
         self.name = health_check.name
         self.optional = optional
         self._health_check = health_check
-        self._is_async = _is_async(health_check.call)
+        self._is_async = is_async(health_check.call)
         self._loggers = loggers
         self._threads = SingleFlight()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flight: _Flight | None = None
+        self._polling: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         """What `detach` has cancelled."""
         self._last: Result | None = None
@@ -147,13 +131,20 @@ class ManagedCheck:
         self._flight = self._last = None
         self._failure = ""
 
+    def start_polling(self) -> None:
+        """Call the function regularly, until `detach`, so that `code` is up to date without a probe."""
+        self._polling = asyncio.create_task(self._poll(), context=Context())
+
     def detach(self) -> None:
         """Cancel the call and ignore its result: what it checks may be closed from now on."""
+        if self._polling is not None:
+            self._polling.cancel()
+            self._polling = None
         flight, self._flight, self._loop = self._flight, None, None
         if flight is not None:
             flight.give_up()
             self._leaving = flight.task
-            if not flight.in_thread:
+            if not flight.call.in_thread:
                 flight.task.cancel()
 
     async def wait_ended(self) -> None:
@@ -162,6 +153,14 @@ class ManagedCheck:
             await asyncio.wait((self._leaving,), timeout=_END_TIMEOUT)
             self._leaving.cancel()
             self._leaving = None
+
+    @property
+    def code(self) -> Code:
+        """The code without a new call; "not_started" before the first one has ended."""
+        if self._flight is not None and monotonic() - self._flight.started >= SLOW:
+            # Callers do not wait longer, whatever the timeout of the check is.
+            return "check_failed"
+        return "not_started" if self._last is None else self._last.code
 
     def cached_result(self, ttl: float) -> Result | None:
         """Return a result that is at most as old as its own `ttl` or this one allows, or None."""
@@ -203,25 +202,32 @@ class ManagedCheck:
         now = monotonic()
         return Result("check_failed", now, now - asked)
 
+    async def _poll(self) -> None:
+        interval = max(_MIN_POLL_INTERVAL, self._health_check.ttl)
+        while True:
+            await self._check(self._health_check.timeout)
+            await asyncio.sleep(interval)
+
     def _start(self, loop: asyncio.AbstractEventLoop) -> _Flight:
-        self._flight = flight = _Flight(loop)
+        call = Call(self._health_check.call, self._threads, is_async=self._is_async)
+        self._flight = flight = _Flight(loop, call)
         # Not in the context of the request that happens to ask first.
         flight.task = loop.create_task(self._run(flight), context=Context())
         return flight
 
     async def _run(self, flight: _Flight) -> None:
-        call = asyncio.create_task(self._call(flight))
+        call = asyncio.create_task(_failure_of(flight.call))
         try:
             await _wait(call, self._health_check.timeout)
             if call.done():
                 failure = call.result()
             else:
-                flight.given_up = True
+                flight.call.given_up = True
                 failure = _Failure("timeout", f"it took longer than {self._health_check.timeout:g} s")
             if self._flight is flight:
                 self._report(flight, failure)
             if not call.done():
-                if not flight.in_thread:
+                if not flight.call.in_thread:
                     call.cancel()
                 await asyncio.wait((call,))
         finally:
@@ -231,42 +237,17 @@ class ManagedCheck:
             if self._flight is flight:
                 self._flight = None
 
-    async def _call(self, flight: _Flight) -> "_Failure | None":
-        """Call the function, and return why it has failed, or None."""
-        try:
-            if self._is_async:
-                result = self._health_check.call()
-            else:
-                flight.in_thread = True
-                try:
-                    result = await self._threads.run(flight, partial(self._call_in_thread, flight))
-                finally:
-                    flight.in_thread = False
-            if inspect.isawaitable(result):
-                if flight.given_up:
-                    _close(result)
-                    return None
-                result = await result
-        except BaseException as error:  # noqa: BLE001 (a SystemExit, for example, would end the event loop)
-            return _Failure.of(error)
-        return _Failure("False", "it returned False") if result is False else None
-
-    def _call_in_thread(self, flight: _Flight) -> object:
-        result = self._health_check.call()
-        if flight.given_up:
-            # The task that would await it may have been cancelled.
-            _close(result)
-        return result
-
     def _report(self, flight: _Flight, failure: "_Failure | None") -> None:
         now = monotonic()
+        old: Code = "not_started" if self._last is None else self._last.code
         code: Code = "ok" if failure is None else "check_failed"
         self._last = result = Result(code, now, now - flight.started)
         flight.result.set_result(result)
         before, self._failure = self._failure, "" if failure is None else failure.kind
         if before == self._failure:
             return
-        logger, fields = self._loggers["health"], {"check": self.name, "new": code}
+        logger = self._loggers["health"]
+        fields = {"check": self.name, "old": old, "new": code}
         if failure is None:
             logger.info("The health check %r passes again.", self.name, extra=fields)
         else:
@@ -293,10 +274,13 @@ class _Failure(NamedTuple):
             return cls(name, name)
 
 
-def _close(result: object) -> None:
-    """Close a coroutine that nothing awaits, or Python would warn about it."""
-    if inspect.iscoroutine(result):
-        result.close()
+async def _failure_of(call: Call) -> _Failure | None:
+    """Run a call, and return why the check has failed, or None."""
+    try:
+        result = await call.run()
+    except BaseException as error:  # noqa: BLE001 (a SystemExit, for example, would end the event loop)
+        return _Failure.of(error)
+    return _Failure("False", "it returned False") if result is False else None
 
 
 async def _wait(future: asyncio.Future[Any], seconds: float) -> None:

@@ -21,6 +21,8 @@ from .broker_group import BrokerGroup
 from .entries import Entries
 from .faststream_run import explain_refusal
 from .health_check import HealthCheck, manage
+from .health_hook import HealthHook
+from .health_observer import HealthObserver
 from .hooks import AppHooks
 from .managed import Settings, managed_broker
 from .options import LifespanKeywords, State
@@ -85,6 +87,9 @@ class BrokerLifespan:
         """Whether the lifespan was ever entered."""
         self.watch_handlers = False
         """Whether to record since when each message is being handled."""
+        hook = options["on_health_change"]
+        self.poll_checks = hook is not None
+        """Whether to call the health checks regularly while the lifespan is running."""
         self.preparations: list[Callable[[object], None]] = []
         """Called with the host before the brokers start, when all of them are known."""
         self._mode = RunMode()
@@ -102,6 +107,7 @@ class BrokerLifespan:
         self._context: Context
         self._errors: list[Exception] = []
         """What the hooks of the shutdown have raised."""
+        self._observer = None if hook is None else HealthObserver(self, HealthHook(hook, self.loggers))
         self.prepare_brokers()
         explain_refusal()
 
@@ -216,6 +222,11 @@ class BrokerLifespan:
         """
         await self.status.drain_begun.wait()
 
+    def end_observation(self) -> None:
+        """Report no more changes of the health: what ends from now on is meant to end."""
+        if self._observer is not None:
+            self._observer.end()
+
     def drain(self, then: Callable[[], object]) -> None:
         """Begin to drain now, and call a function after `drain_delay`; can be called in any thread.
 
@@ -301,6 +312,9 @@ class BrokerLifespan:
         await self._group.start(self.startup_timeout)
         await self._hooks.after_startup()
         if self.state == "starting":
+            if self.poll_checks:
+                for check in self.checks:
+                    check.start_polling()
             self.status.set("running")
 
     async def _go_up_in_background(self) -> None:
@@ -411,7 +425,11 @@ class BrokerLifespan:
         await self._cancel_background()
         if self._drained is not None:
             await cancel_and_wait(self._drained, loggers=self.loggers)
-        await asyncio.gather(*(check.wait_ended() for check in self.checks))
+        self.end_observation()
+        ends = [check.wait_ended() for check in self.checks]
+        if self._observer is not None:
+            ends.append(self._observer.wait_ended())
+        await asyncio.gather(*ends)
         await self._group.release()
 
 

@@ -222,7 +222,23 @@ class ManagedBroker:
             return Result("ok", now)
         if (code := self.driver.local_status()) is not None:
             return Result(code, now)
-        return self.broker_check.last or Result("not_started", now)
+        # The start has ended with a reply.
+        return self.broker_check.last or Result("ok" if self.up else "not_started", now)
+
+    @property
+    def code(self) -> Code:
+        """The code without a new check, as the details of readiness show it."""
+        if self.up:
+            return self.last_result().code
+        if not self.owners:
+            return "not_started"
+        # Whatever the client of a broker that is starting knows of itself, it is not started.
+        last = (
+            Result(self.driver.classify(self.error), 0.0)
+            if self.error is not None
+            else self.broker_check.last
+        )
+        return "not_started" if last is None or last.ok else last.code
 
     def update_publishing(self) -> None:
         """Refuse to publish once the client of a started broker has closed by itself."""
@@ -281,6 +297,7 @@ class ManagedBroker:
             if settings.consume:
                 self._warn_about_moved_subscribers()
             self._reset()
+            self.broker_check.forget()
             if not is_connected(self.broker):
                 # Otherwise the handlers of the last owner may still publish, until it closes the broker, or
                 # the application has connected the broker by itself.
@@ -492,6 +509,7 @@ class ManagedBroker:
                 await asyncio.sleep(delay)
             else:
                 if ended is self._start_ended:
+                    self.broker_check.forget()
                     if not self.in_memory:
                         self.monitor.on_started()
                         guard_start(self.broker, self._start_again)
@@ -526,8 +544,8 @@ class ManagedBroker:
         try:
             await self._runner.abort()
         except Exception as error:  # noqa: BLE001 (what cannot be stopped is abandoned)
-            logger = self.driver.loggers["lifecycle"]
-            logger.debug("%s: %s while aborting", self.driver.name, type(error).__name__)
+            logger, name = self.driver.loggers["lifecycle"], self.driver.name
+            logger.debug("%s: %s while aborting", name, type(error).__name__, extra={"broker": name})
         finally:
             # Only now, because a check must not be cancelled while its reply can still arrive.
             await self.broker_check.abandon()

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, TypedDict
 
 from faststream_adapters._compat.faststream import Broker, BrokerUsecase
+from faststream_adapters._utils.calls import call_problem
 from faststream_adapters._utils.options import Option, boolean, documented, one_of, seconds
 
+from .health_change import HealthChange
 from .health_check import HealthCheck
 
 State = Literal["stopped", "starting", "running", "draining", "failed"]
@@ -28,6 +30,10 @@ def _plain_function(name: str, value: Any) -> str | None:
     if inspect.iscoroutinefunction(value):
         return f"{name} must be a plain function: it is called, not awaited."
     return None
+
+
+def _takes_change(name: str, value: Any) -> str | None:
+    return None if value is None else call_problem(name, value, None, how="with a HealthChange") or None
 
 
 @documented
@@ -97,5 +103,14 @@ class LifespanKeywords(TypedDict, total=False):
             None,
             "called with the old and the new state: `stopped`, `starting`, `running`, `draining`, `failed`",
             _plain_function,
+        ),
+    ]
+    on_health_change: Annotated[
+        Callable[[HealthChange], object] | None,
+        Option(
+            None,
+            "called with a [HealthChange](health.md#changes-of-the-health) when the code of a broker, a "
+            "subscriber or a check changes; an asynchronous function, or any other, which runs in a thread",
+            _takes_change,
         ),
     ]

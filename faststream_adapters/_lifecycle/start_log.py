@@ -39,7 +39,7 @@ class StartLog:
             error: The error of the attempt.
             delay: Seconds until the next attempt.
         """
-        self._log(start_failure(self._driver, error), f"Next attempt in {delay:.1f} s.")
+        self._log(error, f"Next attempt in {delay:.1f} s.")
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
@@ -55,10 +55,11 @@ class StartLog:
 
     def _poll(self) -> None:
         if self._driver.last_error is not None:
-            self._log(start_failure(self._driver, None), "Its client keeps trying.")
+            self._log(self._driver.last_error, "Its client keeps trying.")
         self._schedule_poll()
 
-    def _log(self, reason: str, then: str) -> None:
+    def _log(self, error: BaseException, then: str) -> None:
+        reason = start_failure(self._driver, error)
         # Without numbers, such as ports and times, which differ in each attempt.
         words = re.sub(r"\d+", "", reason)
         level = logging.DEBUG if words == self._last else logging.WARNING
@@ -67,4 +68,5 @@ class StartLog:
             self._interval = min(self._interval * 2, _LONGEST_INTERVAL)
         name = self._driver.name
         logger = self._driver.loggers["lifecycle"]
-        logger.log(level, "%s is not up: %s. %s", name, reason, then, extra={"broker": name})
+        fields = {"broker": name, "new": self._driver.classify(error)}
+        logger.log(level, "%s is not up: %s. %s", name, reason, then, extra=fields)

@@ -5,7 +5,8 @@ import math
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .broker_check import Result
+from faststream_adapters._brokers.codes import Code
+
 from .reasons import BROKER_REASONS
 from .subscriber_monitor import HANDLERS_TIMEOUT
 
@@ -43,7 +44,8 @@ class Supervisor:
         self._managed = managed
         self._driver = managed.driver
         self._settings = settings
-        self._lost = False
+        self._last_code: Code = "ok"
+        """The code that was logged last."""
         # Times are those of `time.monotonic`.
         self._last_healthy = monotonic()
         self._last_subscribers_check = -math.inf
@@ -77,11 +79,10 @@ class Supervisor:
         self._managed.update_publishing()
         result = await checks.check(CHECK_TIMEOUT)
         self._last_healthy = max(self._last_healthy, checks.last_ok)
-        if self._lost == result.ok:
-            self._lost = not result.ok
+        if result.ok != (self._last_code == "ok"):
             # A server that was down may have lost its consumers.
             self._last_subscribers_check = -math.inf
-            self._log(result)
+            self._log(result.code)
         if result.ok:
             await self._check_subscribers()
         elif self._driver.is_reconnecting:
@@ -105,12 +106,11 @@ class Supervisor:
             return False
         return self._managed.is_idle or seconds >= PATIENCE + HANDLERS_TIMEOUT
 
-    def _log(self, result: Result) -> None:
+    def _log(self, code: Code) -> None:
         name, logger = self._driver.name, self._driver.loggers["lifecycle"]
-        if result.ok:
-            logger.info("Reconnected to %s.", name, extra={"broker": name, "new": "ok"})
+        fields = {"broker": name, "old": self._last_code, "new": code}
+        self._last_code = code
+        if code == "ok":
+            logger.info("Reconnected to %s.", name, extra=fields)
         else:
-            reason = BROKER_REASONS.get(result.code, result.code)
-            logger.warning(
-                "Lost connection to %s: %s.", name, reason, extra={"broker": name, "new": result.code}
-            )
+            logger.warning("Lost connection to %s: %s.", name, BROKER_REASONS.get(code, code), extra=fields)

@@ -11,6 +11,7 @@ import pytest
 from faststream import FastStream
 from faststream.nats import NatsBroker
 
+from faststream_adapters import HealthChange, HealthCheck
 from tests.conformance.orders import Orders
 from tests.harness.clients import client
 from tests.harness.hosts import HostApp, StartupFailedError, serving
@@ -121,6 +122,27 @@ async def test_the_broker_runs_within_the_lifespan_of_the_host(host: Host, order
         expected = ["host up, broker down", *expected, "host down, broker down"]
     assert log.lines == expected
     assert not orders.broker.running
+
+
+async def test_changes_of_the_health_are_reported(host: Host, orders: Orders) -> None:
+    changes: list[HealthChange] = []
+    checks = [HealthCheck("database", lambda: None)]
+    app = host.build(
+        orders.broker,
+        checks=checks,
+        on_health_change=changes.append,
+        readiness_path="/ready",
+        probe_details=True,
+    )
+    async with serving(app) as served, client(served.app) as http:
+        await eventually(lambda: len(changes) == 3)
+        body = (await http.get("/ready")).json()
+    assert {(each.old, each.new) for each in changes} == {("not_started", "ok")}
+    assert [(each.kind, each.name) for each in changes] == [
+        (entry["componentType"], entry["componentId"])
+        for entries in body["checks"].values()
+        for entry in entries
+    ]
 
 
 @pytest.mark.needs("state")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from faststream_adapters import HealthCheck
+from faststream_adapters._lifecycle.health_hook import CALL_TIMEOUT, END_TIMEOUT
+from faststream_adapters._lifecycle.supervisor import CHECK_INTERVAL, SUBSCRIBERS_INTERVAL
 from tests.docs.blocks import ROOT, at_nats, load, python_blocks, served, wait_until
+from tests.harness import waiting
 from tests.harness.servers import HOST
 from tests.harness.servers.postgres import PostgresServer
 from tests.harness.servers.redis import RedisServer
@@ -25,10 +29,11 @@ PAGE = "docs/health.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
 BLOCKS = python_blocks(PAGE)
 DATABASE, REDIS, UPSTREAM = "A database 1", "Redis 1", "An upstream HTTP API 1"
+CHANGES = "Changes of the health 1"
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {DATABASE, REDIS, UPSTREAM}
+    assert set(BLOCKS) == {DATABASE, REDIS, UPSTREAM, CHANGES}
 
 
 def test_the_defaults_of_the_page_match() -> None:
@@ -119,3 +124,42 @@ async def eventually_reported(client: httpx.AsyncClient, expected: str) -> None:
         return bool(check["status"] == response.json()["status"] == expected)
 
     await wait_until(matches)
+
+
+class Alerts(BaseHTTPRequestHandler):
+    """Keeps the texts that are posted."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        vars(self.server)["texts"].append(body["text"])
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+async def test_a_broker_that_is_lost_and_back_is_two_alerts(nats: NatsServer, tmp_path: Path) -> None:
+    with HTTPServer((HOST, 0), Alerts) as server:
+        texts = vars(server)["texts"] = []
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            code = at_nats(BLOCKS[CHANGES].code, nats.url)
+            app = load(code.replace("127.0.0.1:9000", f"{HOST}:{server.server_port}"), tmp_path).app
+            async with served(app) as client:
+                await eventually(client, 200, "ok")
+                nats.freeze()
+                await waiting.eventually(lambda: len(texts) == 1)
+                nats.thaw()
+                await waiting.eventually(lambda: len(texts) == 2)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert texts == ["broker NatsBroker 1: ok -> timeout", "broker NatsBroker 1: timeout -> ok"]
+
+
+def test_the_numbers_of_the_page_match() -> None:
+    assert (CALL_TIMEOUT, END_TIMEOUT, CHECK_INTERVAL, SUBSCRIBERS_INTERVAL) == (5.0, 0.5, 1.0, 5.0)
+    assert "takes longer than 5 seconds" in TEXT
+    assert "at most half a second" in TEXT
+    assert "once a second and the server about its consumers every\n  5 seconds" in TEXT

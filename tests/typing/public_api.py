@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Annotated, Any, Literal, assert_type
 
 import faststream
@@ -35,6 +36,7 @@ from faststream_adapters import (
     FastStream,
     FastStreamMiddleware,
     Header,
+    HealthChange,
     HealthCheck,
     HttpHandler,
     JSONResponse,
@@ -125,6 +127,7 @@ lifespan = BrokerLifespan(
     drain_delay=1,
     shutdown_timeout=5.0,
     on_state_change=lambda old, new: None,
+    on_health_change=lambda change: None,
 )
 assert_type(lifespan.state, State)
 assert_type(lifespan.subscribers, tuple[SubscriberInfo, ...])
@@ -138,6 +141,16 @@ def changed(old: State, new: State) -> None: ...
 
 
 BrokerLifespan(broker, on_state_change=changed)
+
+
+async def reported(change: HealthChange) -> None:
+    assert_type(change.kind, Literal["broker", "subscriber", "check"])
+    assert_type(change.name, str)
+    assert_type(change.time, datetime)
+    assert change.new == "timeout" or change.old != "timeout"
+
+
+BrokerLifespan(broker, on_health_change=reported)
 
 
 async def entered() -> None:

@@ -123,6 +123,7 @@ def test_all_lists_the_public_names() -> None:
         "BrokerStartError",
         "FastStream",
         "FastStreamMiddleware",
+        "HealthChange",
         "HealthCheck",
         "HostStartError",
         "JSONResponse",

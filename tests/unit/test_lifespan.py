@@ -54,6 +54,13 @@ async def test_hooks_and_the_lifespan_of_an_app_get_the_host() -> None:
 CHECK = HealthCheck("database", print)
 
 
+def _function() -> None: ...
+
+
+def _generator() -> Iterator[None]:
+    yield  # pragma: no cover (a context manager that is not entered)
+
+
 async def _coroutine(old: State, new: State) -> None: ...
 
 
@@ -71,6 +78,9 @@ async def _coroutine(old: State, new: State) -> None: ...
         ({"drain_delay": math.nan}, "drain_delay must be"),
         ({"shutdown_timeout": -0.5}, "shutdown_timeout must be"),
         ({"on_state_change": _coroutine}, "plain function"),
+        ({"on_health_change": 1}, "on_health_change must be a function, not int"),
+        ({"on_health_change": _function}, "on_health_change is called with a HealthChange"),
+        ({"on_health_change": _generator}, "on_health_change must not be a generator function"),
         ({"optional": [NatsBroker()]}, "optional names a broker"),
         ({"optional": NatsBroker()}, r"optional must be a list of brokers and checks: optional=\[broker\]"),
         ({"optional": CHECK}, "optional must be a list of brokers and checks"),
@@ -96,13 +106,6 @@ def test_invalid_targets_are_refused() -> None:
         BrokerLifespan(broker, broker)
     with pytest.raises(TypeError, match="unknown"):
         BrokerLifespan(broker, unknown=1)  # type: ignore[call-arg]
-
-
-def _function() -> None: ...
-
-
-def _generator() -> Iterator[None]:
-    yield  # pragma: no cover (a context manager that is not entered)
 
 
 async def _async_function() -> None: ...

@@ -45,6 +45,7 @@ def test_options_that_are_not_given_have_their_defaults() -> None:
         "drain_delay": 0.0,
         "shutdown_timeout": 20.0,
         "on_state_change": None,
+        "on_health_change": None,
     }
     assert complete(LifespanKeywords, {"drain_delay": 3})["drain_delay"] == 3
 

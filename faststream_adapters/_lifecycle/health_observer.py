@@ -1,0 +1,112 @@
+"""Find the changes of the health of brokers, subscribers and checks while a lifespan runs."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from faststream_adapters._brokers.codes import Code
+from faststream_adapters._brokers.driver import Driver
+
+from .broker_check import Result
+from .health_change import HealthChange, Kind
+from .health_hook import HealthHook
+from .targets import TargetView
+
+if TYPE_CHECKING:
+    from .lifespan import BrokerLifespan
+
+POLL_INTERVAL = 0.5
+"""Seconds between two comparisons of the codes; a broker check with another result makes one at once."""
+
+
+class HealthObserver:
+    """Compares the codes of a lifespan's components with those that it has reported.
+
+    Invariant: the codes are reported while the lifespan is starting or running. The old code of a change is
+    the new code of the component's previous one, or "not_started" for the first one since the start. What
+    ends in the drain or after a failed start is not reported: the state of the lifespan says that.
+
+    Args:
+        lifespan: The lifespan, whose state is followed.
+        hook: What gets the changes.
+    """
+
+    def __init__(self, lifespan: "BrokerLifespan", hook: HealthHook) -> None:
+        self._lifespan = lifespan
+        self._target = TargetView([lifespan])
+        self._hook = hook
+        self._codes: dict[tuple[Kind, str], Code] = {}
+        self._broker_codes: dict[Driver, Code] = {}
+        self._task: asyncio.Task[None] | None = None
+        """Compares the codes, while the lifespan is starting or running."""
+        self._wake = asyncio.Event()
+        self._last_error = ""
+        lifespan.status.observers.add(self)
+
+    def on_state_change(self) -> None:
+        """Begin with the start of the lifespan, and end with its drain or its failure."""
+        state = self._lifespan.state
+        if state == "starting":
+            self._codes = {}
+            # An event belongs to the event loop in which it was first awaited.
+            self._wake = asyncio.Event()
+            self._task = asyncio.create_task(self._watch())
+        elif state == "running":
+            self._wake.set()
+        else:
+            self.end()
+
+    def on_check(self, driver: Driver, result: Result) -> None:
+        """Compare the codes now if a check has another result than the last comparison."""
+        if result.code != self._broker_codes.get(driver):
+            self._wake.set()
+
+    def end(self) -> None:
+        """Compare the codes for the last time."""
+        if self._task is not None:
+            self._compare()
+            self._task.cancel()
+            self._task = None
+
+    async def wait_ended(self) -> None:
+        """Wait a moment until the last changes are reported."""
+        await self._hook.wait_ended()
+
+    def _compare(self) -> None:
+        """Report which codes have changed."""
+        try:
+            codes = dict(self._read())
+        except Exception as error:  # noqa: BLE001 (a driver of another package may raise)
+            if (kind := type(error).__name__) != self._last_error:
+                self._last_error = kind
+                self._target.loggers["health"].error("The health could not be read: %s.", kind)
+            return
+        now = datetime.now(UTC)
+        # A component that no longer exists is not started.
+        for key in self._codes | codes:
+            old, new = self._codes.get(key, "not_started"), codes.get(key, "not_started")
+            if old != new:
+                self._hook.add(HealthChange(*key, old, new, now))
+        self._codes = codes
+
+    def _read(self) -> Iterator[tuple[tuple[Kind, str], Code]]:
+        """Yield the codes as the details of a probe show them; those of brokers without a new check."""
+        for name, managed in self._target.named:
+            # Brokers may be added to the application until it has started.
+            managed.broker_check.observers.add(self)
+            self._broker_codes[managed.driver] = code = managed.code
+            yield ("broker", name), code
+        for each in self._target.named_subscribers:
+            yield ("subscriber", each.name), each.managed.subscriber_code(each.subscriber)
+        for check in self._target.checks:
+            yield ("check", check.name), check.code
+
+    async def _watch(self) -> None:
+        while True:
+            self._wake.clear()
+            self._compare()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_INTERVAL):
+                    await self._wake.wait()
