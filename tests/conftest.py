@@ -15,6 +15,7 @@ import pytest
 from tests.harness import leftovers
 from tests.harness.event_loops import EVENT_LOOPS, EventLoopPlugin
 from tests.harness.leftovers import Held
+from tests.harness.management import reserved_address
 from tests.harness.servers.nats import NatsFactory, NatsServer
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def shared_nats() -> Iterator[NatsServer]:
     """Return the server of this worker, for tests that do it no harm and use subjects of their own."""
     with NatsServer() as server:
         yield server
+
+
+@pytest.fixture
+def free_address() -> Iterator[str]:
+    """Return a TCP address that is free and reserved for the test."""
+    with reserved_address() as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)

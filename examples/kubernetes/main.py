@@ -1,24 +1,11 @@
 """The order service of deployment.yaml. Run it here with `NATS_URL=nats://… uvicorn main:app`."""
 
-import logging
 import os
 
 from faststream.nats import NatsBroker
 from pydantic import BaseModel, PositiveInt, ValidationError
 
 from faststream_adapters import AsgiFastStream, AsgiResponse, JSONResponse, Request, post
-
-PROBES = {"/livez", "/readyz", "/startupz"}
-
-
-def worth_logging(record: logging.LogRecord) -> bool:
-    match record.args:
-        case (_, _, path, _, int(status)):
-            return path not in PROBES or status >= 400
-    return True
-
-
-logging.getLogger("uvicorn.access").addFilter(worth_logging)
 
 
 class Order(BaseModel):
@@ -48,6 +35,7 @@ async def place_order(request: Request) -> AsgiResponse:
 app = AsgiFastStream(
     broker,
     asgi_routes=[("/orders", place_order)],
+    management_bind="0.0.0.0:8081",
     liveness_path="/livez",
     readiness_path="/readyz",
     startup_path="/startupz",

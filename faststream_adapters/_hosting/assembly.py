@@ -22,8 +22,10 @@ from faststream_adapters._endpoints.probes import (
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 from faststream_adapters._lifecycle.options import LifespanKeywords
 from faststream_adapters._lifecycle.targets import Target, parse_targets
+from faststream_adapters._utils.extras import require
 from faststream_adapters._utils.options import complete, split
 
+from .management import EndpointRoute, management_of
 from .options import AdapterKeywords, DocsKeywords, EndpointKeywords
 
 Route = tuple[str, ASGIApp]
@@ -62,13 +64,13 @@ class Assembly(NamedTuple):
 
     Args:
         broker_lifespan: The lifespan that the host enters.
-        endpoints: The probes and the metrics, with their paths.
+        endpoints: The probes and the metrics that the host serves, with their paths.
         docs_route: The path and the options of the docs; None if they are not served.
         specification: The specification that the docs show; None generates one.
     """
 
     broker_lifespan: BrokerLifespan
-    endpoints: Sequence[Route]
+    endpoints: Sequence[EndpointRoute]
     docs_route: AsyncAPIRoute | None
     specification: SpecificationFactory | None
 
@@ -113,10 +115,16 @@ def assemble(
     """
     checked = check_keywords(targets, keywords, of)
     lifespan = _lifespan(targets, checked.lifespan)
+    endpoints = _endpoints(lifespan, checked.endpoints)
+    address = checked.endpoints["management_bind"] or None
+    management_of(lifespan).add(address, endpoints)
+    if address is not None:
+        require("uvicorn", "server")
+        endpoints = []
     path = checked.docs["asyncapi_path"]
     return Assembly(
         lifespan,
-        _endpoints(lifespan, checked.endpoints),
+        endpoints,
         AsyncAPIRoute.ensure_route(path) if path else None,
         checked.docs["specification"],
     )
@@ -164,25 +172,33 @@ def check_keywords(
 
 
 def _check_paths(checked: CheckedKeywords) -> None:
-    paths = [value for name, value in checked.endpoints.items() if name.endswith("_path") and value]
+    endpoints = {name: value for name, value in checked.endpoints.items() if name.endswith("_path")}
+    paths = [str(path) for path in endpoints.values() if path]
+    bind = checked.endpoints["management_bind"]
+    if bind and not paths:
+        msg = f"management_bind has no effect without a path to serve there: set {' or '.join(endpoints)}."
+        raise SetupError(msg)
+    docs_paths: list[str] = []
     if route := checked.docs["asyncapi_path"]:
         docs = AsyncAPIRoute.ensure_route(route)
-        paths += filter(None, (docs.path, docs.asyncapi_json_path, docs.asyncapi_yaml_path))
-    routes = Routes()
-    for path in paths:
-        routes.reserve(str(path))
+        docs_paths += filter(None, (docs.path, docs.asyncapi_json_path, docs.asyncapi_yaml_path))
+    # The docs stay in the host.
+    for together in (paths, docs_paths) if bind else ([*paths, *docs_paths],):
+        routes = Routes()
+        for path in together:
+            routes.reserve(path)
 
 
 def _lifespan(targets: Sequence[Any], keywords: LifespanKeywords) -> BrokerLifespan:
     return parse_targets(targets).lifespan or BrokerLifespan(*targets, **keywords)
 
 
-def _endpoints(lifespan: BrokerLifespan, options: EndpointKeywords) -> list[Route]:
+def _endpoints(lifespan: BrokerLifespan, options: EndpointKeywords) -> list[EndpointRoute]:
     probe = ProbeKeywords(
         timeout=options["probe_timeout"], ttl=options["probe_ttl"], details=options["probe_details"]
     )
     paths: Mapping[str, Any] = options
-    routes: list[Route] = [
+    routes: list[EndpointRoute] = [
         (paths[name], make(lifespan, **probe)) for name, make in _PROBES.items() if paths[name]
     ]
     if path := options["liveness_path"]:

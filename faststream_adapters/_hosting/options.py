@@ -8,10 +8,21 @@ from faststream.specification.base import SpecificationFactory
 from faststream_adapters._asyncapi import AsyncAPIRoute
 from faststream_adapters._endpoints.options import DETAILS, MAX_HANDLER_AGE, TIMEOUT, TTL
 from faststream_adapters._lifecycle.options import LifespanKeywords
+from faststream_adapters._server.sockets import is_address
 from faststream_adapters._utils.options import Option, documented
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+
+def address(name: str, value: object) -> str | None:
+    """Accept an address to listen on, None and "", which mean none."""
+    if value is None or value == "" or (isinstance(value, str) and is_address(value)):
+        return None
+    return (
+        f"{name} must be an address to listen on, not {value!r}: "
+        "host:port, [::1]:port or unix:/dir/name.sock."
+    )
 
 
 @documented
@@ -23,6 +34,14 @@ class EndpointKeywords(TypedDict, total=False):
     readiness_path: Annotated[str | None, Option(None, "the path of the readiness probe")]
     startup_path: Annotated[str | None, Option(None, "the path of the startup probe")]
     metrics_path: Annotated[str | None, Option(None, "the path of the Prometheus metrics")]
+    management_bind: Annotated[
+        str | None,
+        Option(
+            None,
+            "the address to serve these endpoints on instead of in the host: `host:port` or `unix:/path`",
+            address,
+        ),
+    ]
     probe_timeout: Annotated[float, TIMEOUT]
     probe_ttl: Annotated[float, TTL]
     probe_details: Annotated[bool, DETAILS]

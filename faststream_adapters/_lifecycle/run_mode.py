@@ -1,13 +1,17 @@
 """How lifespans run: against the real servers, or as a test wants it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from .lifespan import BrokerLifespan
+
+
+Service: TypeAlias = "Callable[[BrokerLifespan, str | None], AbstractAsyncContextManager[None]]"
+"""Returns what runs beside a lifespan. Called with it and the setting that starts several workers, if any."""
 
 
 @dataclass(eq=False, slots=True)
@@ -17,10 +21,14 @@ class RunMode:
     Args:
         in_memory: Whether their brokers run in FastStream's TestBrokers.
         drain_delay: Whether they wait for `drain_delay` when they stop.
+        consume: Whether they consume, whatever their own `consume` says; None: as that says.
+        services: What runs beside them instead of their own services; None: these.
     """
 
     in_memory: bool = False
     drain_delay: bool = True
+    consume: bool | None = None
+    services: Sequence[Service] | None = None
     lifespans: "list[BrokerLifespan]" = field(default_factory=list)
     """The lifespans that have started in this mode."""
     ended: bool = False

@@ -5,12 +5,21 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import parent_process
 from typing import Any
 
 from faststream_adapters._compat.faststream import handler_name
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 
 from .managed import ManagedBroker
+
+
+def has_siblings() -> bool:
+    """Return whether a main process started this one, which may run others with the same application.
+
+    `faststream run`, uvicorn, granian and hypercorn start workers with `multiprocessing`, and gunicorn forks.
+    """
+    return _runs_in_gunicorn() or parent_process() is not None
 
 
 def detect_workers(options: Mapping[str, Any]) -> str | None:
@@ -22,13 +31,16 @@ def detect_workers(options: Mapping[str, Any]) -> str | None:
     if "worker_id" in options:
         # `faststream run` sets it, and reads no environment variable.
         return None if options["worker_id"] is None else "faststream run --workers"
-    gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
     with suppress(ValueError):
-        if gunicorn and (number := _gunicorn_workers()) is not None:
+        if _runs_in_gunicorn() and (number := _gunicorn_workers()) is not None:
             return "gunicorn --workers" if number > 1 else None
         if int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
             return "WEB_CONCURRENCY"
     return None
+
+
+def _runs_in_gunicorn() -> bool:
+    return os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
 
 
 def _gunicorn_workers() -> int | None:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ _UNIX_MODE = 0o660
 
 _BOUND_SOCKETS = Path("/proc/net/unix")
 """Where Linux lists the unix sockets of all processes; the last column is the path as it was bound."""
+
+_CLAIM = "faststream_adapters"
+"""How the names of the abstract unix sockets begin that claim an address."""
 
 
 def bind_addresses(options: Mapping[str, Any]) -> list[str]:
@@ -71,6 +75,21 @@ def socket_mode(options: Mapping[str, Any]) -> int:
     return int(str(given), 8)
 
 
+def is_unix(address: str) -> bool:
+    """Return whether an address is that of a unix socket."""
+    return address.startswith("unix:")
+
+
+def is_address(address: str) -> bool:
+    """Return whether this is `host:port`, `[::1]:port` or `unix:/dir/name.sock`."""
+    if is_unix(address):
+        return address != "unix:"
+    with suppress(SetupError):
+        _host_and_port(address)
+        return True
+    return False
+
+
 @contextmanager
 def listening(
     addresses: Sequence[str], *, mode: int = _UNIX_MODE, shared: bool = False
@@ -90,6 +109,40 @@ def listening(
         yield [
             listener for address in addresses for listener in _open(stack, address, mode=mode, shared=shared)
         ]
+
+
+@contextmanager
+def claimed(listeners: Sequence[socket.socket]) -> Iterator[None]:
+    """Share TCP addresses with the other children of this process's parent, and with no other process.
+
+    SO_REUSEPORT alone shares them with every process of the same user. So each process that shares an address
+    also binds an abstract unix socket, which ends with the process. Its name consists of the address, the id
+    of the parent and that of the process. Only Linux has such names.
+
+    Args:
+        listeners: Sockets with shared addresses, on which nothing listens yet.
+
+    Raises:
+        SetupError: This process has the address already, or a process with another parent has it.
+    """
+    with ExitStack() as stack:
+        if sys.platform == "linux":  # pragma: no branch (macOS takes the other branch)
+            for listener in listeners:
+                _claim(stack, *listener.getsockname()[:2])
+        yield
+
+
+def _claim(stack: ExitStack, host: str, port: int) -> None:
+    address = f"{_CLAIM}/{host}:{port}/"
+    siblings = f"{address}{os.getppid()}/"
+    claim = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    in_use = SetupError(f"Cannot listen on {host}:{port}: {os.strerror(errno.EADDRINUSE)}.")
+    try:
+        claim.bind(f"\0{siblings}{os.getpid()}")
+    except OSError as error:
+        raise in_use from error
+    if any(name.startswith(f"@{address}") and not name.startswith(f"@{siblings}") for name in _bound_names()):
+        raise in_use
 
 
 def listener_url(listener: socket.socket, scheme: str) -> str:
@@ -229,15 +282,20 @@ def _remove_stale(path: Path) -> None:
 
 def _is_bound(path: Path) -> bool:
     """Return whether a process holds a socket at a path, also one that does not listen yet; only on Linux."""
-    try:
-        lines = _BOUND_SOCKETS.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return False
-    columns = (line.split(maxsplit=7) for line in lines)
-    bound = [row[7] for row in columns if len(row) == 8]  # noqa: PLR2004 (a socket without a path has 7)
+    bound = _bound_names()
     # A relative path was bound in a directory that the list does not tell.
     absolute = (str(path.absolute()), str(path.resolve()))
     return any(one in absolute or any(name.endswith(f"/{one}") for name in absolute) for one in bound)
+
+
+def _bound_names() -> list[str]:
+    """Return the names of all unix sockets as they were bound, only on Linux. `@` begins an abstract one."""
+    try:
+        lines = _BOUND_SOCKETS.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    columns = (line.split(maxsplit=7) for line in lines)
+    return [row[7] for row in columns if len(row) == 8]  # noqa: PLR2004 (a socket without a path has 7)
 
 
 def _open_inherited(stack: ExitStack, address: str, number: str) -> socket.socket:

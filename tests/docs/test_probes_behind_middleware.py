@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.docs.blocks import at_nats, code_blocks, load, python_blocks, served
+from tests.harness.management import answer
 from tests.harness.servers.asgi import AppServer
 from tests.harness.servers.nginx import MISSING, nginx
 
@@ -86,11 +87,12 @@ RECIPES = {
 }
 
 
+OWN_ADDRESS = "Probes behind middleware and proxies 1"
 PREFIXED = [f"A proxy in front {number}" for number in (1, 2)]
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {*RECIPES, *PREFIXED}
+    assert set(BLOCKS) == {*RECIPES, *PREFIXED, OWN_ADDRESS}
 
 
 def changed(code: str, changes: dict[str, str]) -> str:
@@ -126,6 +128,18 @@ async def test_the_probes_fail_without_the_recipe(name: str, shared_nats: NatsSe
     async with served(load(code, tmp_path).app) as client:
         for path in PROBES:
             assert await statuses(client, path) == recipe.statuses
+
+
+async def test_the_probes_at_an_address_of_their_own_are_open_and_the_rest_is_protected(
+    shared_nats: NatsServer, tmp_path: Path, free_address: str
+) -> None:
+    code = changed(at_nats(BLOCKS[OWN_ADDRESS].code, shared_nats.url), {"0.0.0.0:8081": free_address})
+    async with served(load(code, tmp_path).app) as client:
+        for path in PROBES:
+            assert await answer(free_address, path) == "200 ok"
+            assert (await client.get(f"https://example.com{path}")).status_code == 404
+        assert (await client.get("/asyncapi")).status_code == 307
+        assert (await client.get("https://example.com/asyncapi")).status_code == 200
 
 
 async def test_a_host_in_the_manifest_is_trusted(shared_nats: NatsServer, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from typing import Any
 
@@ -238,3 +239,58 @@ def test_a_keyword_without_its_path_is_refused(name: str, path: str) -> None:
     keywords: Any = {name: AsyncAPI()}
     with pytest.raises(SetupError, match=f"{name} has no effect without {path}"):
         assemble((NatsBroker(UNREACHABLE),), keywords)
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:8081", ":8081", "localhost:0", "[::]:8081", "unix:/run/app.sock"]
+)
+def test_the_endpoints_are_not_in_the_host_if_they_have_an_address_of_their_own(address: str) -> None:
+    keywords = AdapterKeywords(readiness_path="/r", asyncapi_path="/docs", management_bind=address)
+    assembly = assemble([NatsBroker(UNREACHABLE)], keywords)
+    assert assembly.endpoints == []
+    assert [path for path, _ in assembly.routes()] == ["/docs.json", "/docs.yaml", "/docs"]
+
+
+@pytest.mark.parametrize("off", [None, ""])
+def test_the_endpoints_are_in_the_host_without_an_address(off: Any) -> None:
+    assembly = assemble([NatsBroker(UNREACHABLE)], {"readiness_path": "/r", "management_bind": off})
+    assert [path for path, _ in assembly.endpoints] == ["/r"]
+
+
+@pytest.mark.parametrize("address", [8081, "8081", "localhost", "::1:8081", "unix:", "fd://3", ":http", True])
+def test_what_is_no_address_is_refused(address: Any) -> None:
+    with pytest.raises(SetupError) as raised:
+        assemble([NatsBroker(UNREACHABLE)], {"readiness_path": "/r", "management_bind": address})
+    assert str(raised.value) == (
+        f"management_bind must be an address to listen on, not {address!r}: "
+        "host:port, [::1]:port or unix:/dir/name.sock."
+    )
+
+
+def test_an_address_without_an_endpoint_is_refused() -> None:
+    with pytest.raises(SetupError) as raised:
+        assemble([NatsBroker(UNREACHABLE)], {"asyncapi_path": "/docs", "management_bind": ":8081"})
+    assert str(raised.value) == (
+        "management_bind has no effect without a path to serve there: set "
+        "ping_path or liveness_path or readiness_path or startup_path or metrics_path."
+    )
+
+
+def test_an_endpoint_at_an_address_of_its_own_may_have_the_path_of_the_docs() -> None:
+    keywords = AdapterKeywords(readiness_path="/", asyncapi_path="/")
+    with pytest.raises(SetupError, match="'/' is served already"):
+        assemble([NatsBroker(UNREACHABLE)], keywords)
+    assemble([NatsBroker(UNREACHABLE)], {**keywords, "management_bind": ":8081"})
+    with pytest.raises(SetupError, match="'/r' is served already"):
+        assemble(
+            [NatsBroker(UNREACHABLE)],
+            {"readiness_path": "/r", "ping_path": "/r/", "management_bind": ":8081"},
+        )
+
+
+def test_an_address_needs_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(
+        ImportError, match=r"This needs uvicorn: install it with .*faststream-adapters\[server\]"
+    ):
+        assemble([NatsBroker(UNREACHABLE)], {"readiness_path": "/r", "management_bind": ":8081"})

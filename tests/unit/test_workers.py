@@ -10,8 +10,9 @@ import pytest
 from faststream.mqtt import MQTTBroker
 from faststream.nats import NatsBroker
 
+from faststream_adapters._lifecycle import workers
 from faststream_adapters._lifecycle.managed import managed_broker
-from faststream_adapters._lifecycle.workers import detect_workers, warn_about_workers
+from faststream_adapters._lifecycle.workers import detect_workers, has_siblings, warn_about_workers
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +85,12 @@ def test_a_client_id_that_workers_would_share_is_logged(
     assert len(messages) == warned
     assert all("(faststream run --workers)" in text for text in messages)
     assert all("'orders-0'" in text and "its own client_id" in text for text in messages)
+
+
+def test_a_process_has_siblings_if_a_server_may_have_started_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not has_siblings()
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, "parent_process", object)
+        assert has_siblings()
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/1.2")
+    assert has_siblings()

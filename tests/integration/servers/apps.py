@@ -3,7 +3,7 @@
 from tests.harness.hosts import HOSTS
 
 _SERVICE = """
-import itertools, os, time
+import asyncio, itertools, os, time
 from functools import cache
 from faststream.nats import NatsBroker
 from tests.harness.hosts import HOSTS, HostApp
@@ -14,6 +14,7 @@ numbers = itertools.count()
 
 @broker.subscriber("orders.new", queue=os.environ.get("QUEUE", "orders"))
 async def handle(order: str) -> None:
+    await asyncio.sleep(float(os.environ.get("WORK", "0")))
     await broker.publish(order, "orders.done")
 
 
@@ -39,6 +40,7 @@ app = HOSTS["{host}"].build(
     broker,
     host_app=HostApp(hello=place_order),
     readiness_path="/ready",
+    management_bind=os.environ.get("MANAGEMENT_BIND"),
     asyncapi_path="/asyncapi",
     startup_timeout=float(os.environ.get("STARTUP_TIMEOUT", "20")),
     drain_delay=float(os.environ.get("DRAIN_DELAY", "0")),

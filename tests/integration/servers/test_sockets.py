@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ from faststream_adapters._server.sockets import (
     _open_tcp,
     _UnixListener,
     bind_addresses,
+    claimed,
+    is_address,
+    is_unix,
     listener_url,
     listening,
     socket_mode,
@@ -197,6 +200,52 @@ def test_a_name_listens_only_on_its_local_addresses(port: int) -> None:
 def test_port_0_opens_one_listener() -> None:
     with listening([":0"]) as listeners:
         assert len(listeners) == 1
+
+
+# --- addresses that workers share ---
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract unix sockets")
+def test_an_address_is_shared_with_the_children_of_one_parent(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"{HOST}:{port}"
+
+    @contextmanager
+    def process(number: int, parent: int) -> Iterator[None]:
+        monkeypatch.setattr(os, "getpid", lambda: number)
+        monkeypatch.setattr(os, "getppid", lambda: parent)
+        with listening([address], shared=True) as listeners, claimed(listeners):
+            yield
+
+    def refused(number: int, parent: int) -> str:
+        with pytest.raises(SetupError) as raised, process(number, parent):
+            pytest.fail("It shares the address.")
+        return str(raised.value)
+
+    in_use = f"Cannot listen on {address}: Address already in use."
+    with process(10, parent=1), process(11, parent=1):
+        assert refused(20, parent=2) == in_use
+        # Several listeners in one process would be given different connections.
+        assert refused(11, parent=1) == in_use
+    with process(20, parent=2):
+        assert refused(10, parent=1) == in_use
+
+
+def test_each_address_is_shared_on_its_own() -> None:
+    # The kernel has chosen two ports.
+    with listening([f"{HOST}:0", f"{HOST}:0"]) as listeners, claimed(listeners), claimed([]):
+        assert len(listeners) == 2
+
+
+@pytest.mark.parametrize("path", ["a", "/run/a.sock"])
+def test_the_form_of_an_address(path: str) -> None:
+    assert is_unix(f"unix:{path}")
+    assert is_address(f"unix:{path}")
+    assert not is_unix("unix.example:80")
+    assert is_address("unix.example:80")
+    assert not is_address("unix:")
+    assert not is_address("fd://3")
 
 
 # --- unix sockets ---

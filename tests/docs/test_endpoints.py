@@ -1,0 +1,33 @@
+"""docs/endpoints.md: the endpoints at an address of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.docs.blocks import at_nats, load, python_blocks, served
+from tests.harness.management import fetch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.harness.servers.nats import NatsServer
+
+BLOCKS = python_blocks("docs/endpoints.md")
+OWN = "An address of their own 1"
+PATHS = ("/livez", "/readyz", "/startupz", "/metrics")
+
+
+def test_every_block_is_tested() -> None:
+    assert set(BLOCKS) == {OWN}
+
+
+async def test_the_endpoints_are_at_their_address(
+    shared_nats: NatsServer, tmp_path: Path, free_address: str
+) -> None:
+    code = at_nats(BLOCKS[OWN].code, shared_nats.url).replace("0.0.0.0:8081", free_address)
+    async with served(load(code, tmp_path).app) as client:
+        for path in PATHS:
+            response = await fetch(free_address, path)
+            assert response is not None
+            assert response.status_code == 200
+            assert (await client.get(path)).status_code == 404
