@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 
-from ._asgi.lifespan_protocol import drive_lifespan
+from ._asgi.lifespan_protocol import drive_lifespan, lifespan_scope
 from ._hosting.middleware import FastStreamMiddleware
 from ._lifecycle.run_mode import RunMode, run_as
 from ._utils.extras import require
@@ -58,7 +58,7 @@ async def app_client(
     """
     httpx = require("httpx", "testing")
     mode = RunMode(in_memory=in_memory, drain_delay=False)
-    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    scope = lifespan_scope()
 
     async def with_state(request: Scope, receive: Receive, send: Send) -> None:
         await app({**request, "state": dict(scope["state"])}, receive, send)

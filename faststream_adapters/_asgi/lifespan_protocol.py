@@ -83,6 +83,11 @@ async def _report(error: BaseException, stage: str, send: Send, loggers: Loggers
         await asyncio.sleep(0)
 
 
+def lifespan_scope() -> Scope:
+    """Return the scope with which a server drives an application's lifespan."""
+    return {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+
+
 @asynccontextmanager
 async def drive_lifespan(app: ASGIApp, scope: Scope, loggers: Loggers = DEFAULT) -> AsyncIterator[None]:
     """Drive an application's lifespan as a server does. Applications without one are ignored.

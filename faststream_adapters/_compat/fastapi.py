@@ -1,12 +1,14 @@
 """FastAPI's private names."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 import fastapi
 from fastapi import params
 from fastapi._compat import field_annotation_is_scalar
+from fastapi.routing import _merge_lifespan_context
 from faststream.exceptions import SetupError
 
 
@@ -56,3 +58,16 @@ def read_declaration(mark: params.Depends) -> Declaration:
 def is_scalar(annotation: Any) -> bool:
     """Return whether FastAPI takes a parameter from the query, and not from the body."""
     return field_annotation_is_scalar(annotation)
+
+
+def lifespans_of(app: fastapi.FastAPI) -> Iterator[Any]:
+    """Yield the application's own lifespan and those of the routers that it includes."""
+    pending: list[Any] = [app.router.lifespan_context]
+    while pending:
+        lifespan = pending.pop()
+        merged = inspect.unwrap(lifespan)
+        if getattr(merged, "__qualname__", "").startswith(f"{_merge_lifespan_context.__qualname__}."):
+            parts = inspect.getclosurevars(merged).nonlocals
+            pending += [parts["nested_context"], parts["original_context"]]
+        else:
+            yield lifespan

@@ -2,20 +2,25 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faststream.asgi.types import Message
+from faststream.exceptions import SetupError
 
 from faststream_adapters._asgi.lifespan_protocol import serve_lifespan
 from faststream_adapters._brokers.registry import driver_for
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
+from faststream_adapters._lifecycle.run_mode import RunMode, run_as
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 
+from .management import WorkerServer
+from .options import address
+
 if TYPE_CHECKING:
-    from click import Group
+    from click import Context, Group, Parameter
 
 
 def broker_commands(
@@ -35,15 +40,25 @@ def broker_commands(
     group = click.Group("faststream", help="Run or list the FastStream brokers of this application.")
 
     @group.command("run")
+    @click.option(
+        "--listen",
+        metavar="HOST:PORT",
+        callback=_checked_address,
+        help="Serve the probes and metrics there, and at no other address.",
+    )
     @click.pass_context
-    def run_command(context: click.Context) -> None:
+    def run_command(context: "Context", listen: str | None) -> None:
         """Consume messages, without a web server, until SIGTERM or Ctrl-C."""
-        loggers = DEFAULT
-        for lifespan in lifespans():
-            # The application may say `consume=False` for its web processes.
-            lifespan.consume = True
-            loggers = lifespan.loggers
-        failure = asyncio.run(run(host_lifespan(), loggers))
+        found = list(lifespans())
+        loggers = found[-1].loggers if found else DEFAULT
+        try:
+            services = None if listen is None else (WorkerServer(listen, found),)
+        except ImportError as error:
+            raise click.UsageError(str(error)) from error
+        # The application may say `consume=False` for its web processes.
+        mode = RunMode(consume=True, services=services)
+        with run_as(mode):
+            failure = asyncio.run(run(_with_brokers(host_lifespan(), mode), loggers))
         if failure is not None:
             # Not a ClickException, which rich-click prints in a box with broken lines.
             click.echo(f"Error: {failure}", err=True)
@@ -55,6 +70,24 @@ def broker_commands(
         click.echo(overview(lifespans()))
 
     return group
+
+
+def _checked_address(context: "Context", parameter: "Parameter", value: str | None) -> str | None:  # noqa: ARG001 (the signature of a callback)
+    import click
+
+    if (message := address("--listen", value)) is not None:
+        raise click.BadParameter(message)
+    return value
+
+
+@asynccontextmanager
+async def _with_brokers(context: AbstractAsyncContextManager[Any], mode: RunMode) -> AsyncIterator[None]:
+    """Run a host's lifespan, and refuse one that runs no brokers."""
+    async with context:
+        if not mode.lifespans:
+            msg = "This application runs no brokers, so that nothing is consumed."
+            raise SetupError(msg)
+        yield
 
 
 async def run(context: AbstractAsyncContextManager[None], loggers: Loggers = DEFAULT) -> str | None:

@@ -19,7 +19,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.routing import Rule
 
 from faststream_adapters._asgi.endpoint import Endpoint
-from faststream_adapters._asgi.lifespan_protocol import drive_lifespan, serve_lifespan
+from faststream_adapters._asgi.lifespan_protocol import drive_lifespan, lifespan_scope, serve_lifespan
 from faststream_adapters._asgi.responses import collect_response
 from faststream_adapters._asgi.routing import Routes
 from faststream_adapters._compat import quart_schema
@@ -117,8 +117,7 @@ class QuartFastStream:
 
 def _app_lifespan(app: Quart, lifespan: BrokerLifespan) -> AbstractAsyncContextManager[None]:
     """Return a context manager that runs the lifespan of the app as a server does."""
-    scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-    return drive_lifespan(cast("ASGIApp", app), scope, lifespan.loggers)
+    return drive_lifespan(cast("ASGIApp", app), lifespan_scope(), lifespan.loggers)
 
 
 def _add_routes(owner: Quart | Blueprint, routes: Routes) -> set[str]:

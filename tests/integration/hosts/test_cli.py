@@ -9,6 +9,7 @@ import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from faststream import FastStream
@@ -58,7 +59,7 @@ async def running():
     finally:
         print("host down", flush=True)
 
-broker_commands(running, lambda: [lifespan])([os.environ.get("COMMAND", "run")])
+broker_commands(running, lambda: [lifespan])(os.environ.get("COMMAND", "run").split())
 """
 
 
@@ -230,6 +231,54 @@ def test_a_signal_ends_the_command_during_a_start_in_the_background(nats: NatsSe
         process.wait_output("\nup\n")
         process.terminate()
         assert process.wait() == 0
+
+
+def test_the_command_serves_default_probes_at_an_address(nats: NatsServer, free_address: str) -> None:
+    with commands(nats.url, COMMAND=f"run --listen {free_address}", DRAIN_DELAY="60") as process:
+        process.wait_output("handled 1")
+        with httpx.Client(base_url=f"http://{free_address}") as http:
+            for path in ("/livez", "/readyz", "/startupz"):
+                assert http.get(path).text == "ok"
+            process.terminate()
+            process.wait_output("running -> draining")
+            assert http.get("/readyz").text == "draining"
+        # The second one does not wait.
+        process.interrupt()
+        process.interrupt()
+        process.wait()
+
+
+@pytest.mark.parametrize("address", ["8081", "localhost", "fd://3"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    group = broker_commands(lambda: pytest.fail("The host was started."), list)
+    result = CliRunner().invoke(group, ["run", "--listen", address])
+    assert result.exit_code == 2
+    assert f"--listen must be an address to listen on, not '{address}'" in result.output
+
+
+def test_an_address_needs_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    group = broker_commands(lambda: pytest.fail("The host was started."), list)
+    result = CliRunner().invoke(group, ["run", "--listen", ":8081"])
+    assert result.exit_code == 2
+    assert 'pip install "faststream-adapters[server]"' in " ".join(result.output.split())
+
+
+def test_a_host_without_brokers_is_refused() -> None:
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def host() -> AsyncIterator[None]:
+        log.append("up")
+        try:
+            yield
+        finally:
+            log.append("down")
+
+    result = CliRunner().invoke(broker_commands(host, list), ["run"])
+    assert result.exit_code == 1
+    assert result.output == "Error: This application runs no brokers, so that nothing is consumed.\n"
+    assert log == ["up", "down"]
 
 
 # --- info ---
