@@ -148,10 +148,10 @@ def _add(routes: Routes, endpoints: Iterable[EndpointRoute]) -> None:
 
 def management_of(lifespan: BrokerLifespan) -> ManagementServer:
     """Return the management server of a lifespan, which several adapters may share."""
-    server = next((each for each in lifespan.services if isinstance(each, ManagementServer)), None)
+    server = next((each for each in lifespan.services.own if isinstance(each, ManagementServer)), None)
     if server is None:
         server = ManagementServer()
-        lifespan.services.append(server)
+        lifespan.services.own.append(server)
     return server
 
 

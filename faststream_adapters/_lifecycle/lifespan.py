@@ -3,14 +3,14 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
 from faststream.exceptions import SetupError
 
-from faststream_adapters._compat.faststream import Application, Broker, is_in_memory
+from faststream_adapters._compat.faststream import Application, Broker
 from faststream_adapters._utils.errors import shown_text
 from faststream_adapters._utils.loggers import Loggers
 from faststream_adapters._utils.options import accepts, complete
@@ -26,13 +26,14 @@ from .health_observer import HealthObserver
 from .hooks import AppHooks
 from .managed import Settings, managed_broker
 from .options import LifespanKeywords, State
-from .run_mode import RunMode, Service, current_mode
+from .run_mode import RunMode, current_mode
 from .selectors import SubscriberNames
+from .services import Services
 from .signals import DrainSignals
 from .state import LifespanState
 from .subscriber_info import SubscriberInfo, describe
 from .targets import parse_targets
-from .workers import detect_workers, warn_about_workers
+from .workers import warn_about_workers
 
 if TYPE_CHECKING:
     from faststream_adapters._compat.faststream import SettingField
@@ -69,10 +70,9 @@ class BrokerLifespan:
         self._brokers = parsed.brokers
         self.optional = tuple(options["optional"])
         self.startup = options["startup"]
-        self.startup_timeout: float
         if (timeout := options["startup_timeout"]) is None:
             timeout = _STRICT_TIMEOUT if self.startup == "strict" else math.inf
-        self.startup_timeout = timeout
+        self.startup_timeout: float = timeout
         self.consume = options["consume"]
         self.supervise = options["supervise"]
         self.drain_delay = options["drain_delay"]
@@ -92,9 +92,7 @@ class BrokerLifespan:
         """Whether to call the health checks regularly while the lifespan is running."""
         self.preparations: list[Callable[[object], None]] = []
         """Called with the host before the brokers start, when all of them are known."""
-        self.services: list[Service] = []
-        """Run from before the hooks and the brokers start until all of them have stopped."""
-        self._running_services = AsyncExitStack()
+        self.services = Services(self)
         self._mode = RunMode()
         self.status = LifespanState(options["on_state_change"], self.loggers)
         self._entries = Entries()
@@ -259,7 +257,7 @@ class BrokerLifespan:
         self._check_shutdown_time()
         self.prepare_brokers()
         try:
-            await self._start_services(options)
+            await self.services.start(self._mode, options)
             await self._hooks.enter(self, host, options, hooks_only=hooks_only)
             self._check_optional()
             for prepare in self.preparations:
@@ -294,15 +292,6 @@ class BrokerLifespan:
     @property
     def _consumes(self) -> bool:
         return self.consume if self._mode.consume is None else self._mode.consume
-
-    async def _start_services(self, options: Mapping[str, "SettingField"]) -> None:
-        if self._mode.in_memory or any(map(is_in_memory, self.brokers)):
-            # Tests run side by side, and would listen on the same address.
-            return
-        workers = detect_workers(options)
-        services = self.services if self._mode.services is None else self._mode.services
-        for service in services:
-            await self._running_services.enter_async_context(service(self, workers))
 
     def _check_shutdown_time(self) -> None:
         longest = self.drain_delay + self.shutdown_timeout
@@ -437,8 +426,7 @@ class BrokerLifespan:
                 # In this task, because the app's lifespan may hold a cancel scope or a task group.
                 await self._hooks.exit()
             finally:
-                services, self._running_services = self._running_services, AsyncExitStack()
-                await services.aclose()
+                await self.services.stop()
 
     async def _release(self) -> None:
         if self._delay is not None:
