@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
 import pytest
+from granian import log as granian
+from gunicorn import glogging as gunicorn  # type: ignore[import-untyped]  # it ships no types
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.logging import Logger as HypercornLogger
+from uvicorn.config import LOGGING_CONFIG
 
 from faststream_adapters._utils.loggers import Area
 from tests.docs.blocks import ROOT, python_blocks
@@ -59,6 +64,21 @@ def test_the_page_lists_every_field() -> None:
         for name in re.findall(r'"(\w+)":', fields)
     }
     assert used == listed | {"count"}
+
+
+def test_the_page_lists_the_loggers_of_the_servers() -> None:
+    hypercorn = HypercornConfig()
+    hypercorn.accesslog = "-"
+    loggers = HypercornLogger(hypercorn)
+    own = (loggers.error_logger, loggers.access_logger)
+    configured: list[Any] = [granian.LOGGING_CONFIG["loggers"], gunicorn.CONFIG_DEFAULTS["loggers"]]
+    names = {name for each in configured for name in each} | {logger.name for logger in own if logger}
+    assert len(names) == 6
+    assert all(f"`{name}`" in TEXT for name in names)
+    # Those of uvicorn that have handlers.
+    handled = {name for name, logger in LOGGING_CONFIG["loggers"].items() if "handlers" in logger}
+    assert handled == {"uvicorn", "uvicorn.access"}
+    assert '("faststream", "uvicorn", "uvicorn.access")' in BLOCKS[JSON].code
 
 
 def test_the_changes_for_structlog_are_those_of_the_page() -> None:

@@ -460,3 +460,11 @@ async def test_an_application_without_components_reports_nothing() -> None:
     async with BrokerLifespan(FastStream(logger=None), on_health_change=changes.add):
         pass
     assert changes.words == []
+
+
+async def test_a_broker_that_a_hook_adds_is_reported() -> None:
+    changes, app = Changes(), FastStream(logger=None)
+    app.on_startup(lambda: app.add_broker(consumer()))
+    with in_memory():
+        async with BrokerLifespan(app, on_health_change=changes.add):
+            await eventually(lambda: changes.words == STARTED[:2])
