@@ -12,6 +12,7 @@ BrokerCode = Literal["ok", "timeout", "unreachable", "auth_failed", "closed", "n
 SubscriberCode = Literal[
     "ok",
     "stopped",
+    "paused",
     "not_started",
     "task_failed",
     "consumer_missing",
@@ -23,11 +24,12 @@ SubscriberCode = Literal[
 ]
 """The codes of subscribers.
 
-"stopped" means that the application has stopped it, "consumer_mismatch" that the server has something else
+"stopped" means that the application has stopped it, or that `consume=` leaves it out, "paused" that `pause()`
+has stopped it, "consumer_mismatch" that the server has something else
 than what the code declares.
 """
 
-NO_FAULTS: frozenset[object] = frozenset({"ok", "stopped"})
+NO_FAULTS: frozenset[object] = frozenset({"ok", "stopped", "paused"})
 """The codes of subscribers that do what the application wants."""
 
 ProbeCode = Literal["starting", "draining", "failed", "handler_stuck", "check_failed", "no_brokers"]

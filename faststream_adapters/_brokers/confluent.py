@@ -368,22 +368,28 @@ class ConfluentDriver(Driver):
         await self.start_publishers()
 
     async def drain(self) -> None:
-        await asyncio.gather(*map(_pause, self.broker.subscribers))
-        await asyncio.gather(*map(wait_handled, self.broker.subscribers))
+        await asyncio.gather(*map(_finish, self.to_drain))
+
+    async def pause(self, subscriber: Any) -> None:
+        await _finish(subscriber)
+        await self._end_consumers(self.stop_now(subscriber), PING_TIMEOUT, [subscriber])
 
     async def leave_groups(self) -> None:
-        await self._end_consumers(super().drain(), PING_TIMEOUT)
+        await self._end_consumers(super().drain(), PING_TIMEOUT, self.broker.subscribers)
 
     async def stop(self, seconds: float) -> None:
         self._flush_until = asyncio.get_running_loop().time() + seconds
-        await self._end_consumers(super().stop(seconds), seconds)
+        await self._end_consumers(super().stop(seconds), seconds, self.broker.subscribers)
 
-    async def _end_consumers(self, stop: Coroutine[Any, Any, None], seconds: float) -> None:
-        """Stop the subscribers by a method of FastStream, and their consumers.
+    async def _end_consumers(
+        self, stop: Coroutine[Any, Any, None], seconds: float, subscribers: Sequence[Any]
+    ) -> None:
+        """Stop subscribers by a method of FastStream, and their consumers.
 
         Args:
             stop: The method's coroutine.
             seconds: How long the consumers may take to end.
+            subscribers: The subscribers.
 
         Raises:
             TimeoutError: They took longer.
@@ -391,7 +397,7 @@ class ConfluentDriver(Driver):
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         # Ended here, because FastStream's stop() of a consumer never returns while the server is frozen.
-        consumers = [each for each in map(_detach_consumer, self.broker.subscribers) if each is not None]
+        consumers = [each for each in map(_detach_consumer, subscribers) if each is not None]
         try:
             await stop
         finally:
@@ -572,6 +578,12 @@ async def _pause(subscriber: Any) -> None:
         untyped.consumer = PausedConsumer(consumer.consumer)
         # This runs after the call that may be in progress.
         await _call_consumer(consumer, "pause", await _call_consumer(consumer, "assignment"))
+
+
+async def _finish(subscriber: Any) -> None:
+    """Let a subscriber receive no more messages, and wait until it has handled those it has received."""
+    await _pause(subscriber)
+    await wait_handled(subscriber)
 
 
 def _detach_consumer(subscriber: Any) -> AsyncConfluentConsumer | None:

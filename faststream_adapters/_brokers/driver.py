@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 from faststream_adapters._compat.faststream import (
@@ -49,12 +50,14 @@ class Driver:
     - subscribers: `running_tasks`, `expected_tasks`, `is_idle`, `check_subscriber`, `on_started`, `restart`,
       `dropped`
     - start and stop: `connect`, `declare`, `start_subscribers`, `drain`, `leave_groups`, `stop`, `stop_now`
+    - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
     `stop` and `abort` of one broker never overlap, but a `check` or `check_subscriber` may be under way
-    while one of them begins. Members that are not coroutines are called often, up to a hundred times per
+    while one of them begins. So may `pause` and `resume` of a subscriber, and `drain` leaves out those in
+    `pausing`. Members that are not coroutines are called often, up to a hundred times per
     second, and must neither block nor raise.
 
     Cancellation: `connect`, `declare` and `start_subscribers` may be cancelled at any await; `abort` follows
@@ -72,6 +75,12 @@ class Driver:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self.pausing: set[Subscriber] = set()
+        """The subscribers whose `pause` is under way."""
+        self._waiting_stops = 0
+        """How many uses of `_graceful_timeout` have not ended."""
+        self._own_timeout: float | None = None
+        """The timeout of the application meanwhile."""
         self.last_error: BaseException | None = None
         """Why the client could not connect, if the client does not raise it."""
         self.loggers: Loggers = DEFAULT
@@ -213,13 +222,40 @@ class Driver:
         await subscriber.start()
         return None
 
+    async def pause(self, subscriber: Subscriber) -> None:
+        """Stop a subscriber, and wait until it has handled what was delivered to it.
+
+        What it has not handled stays on the server, if that keeps messages. The handlers have no time limit.
+        """
+        await self._drain_subscriber(subscriber)
+
+    async def resume(self, subscriber: Subscriber) -> Mismatch | None:
+        """Start a subscriber that was paused, or that was never started.
+
+        Returns:
+            None, or why the subscriber was not started: the server has something else than it declares.
+        """
+        return await self.restart(subscriber)
+
     async def stop_now(self, subscriber: Subscriber) -> None:
         """Stop a subscriber without waiting for its handlers."""
-        previous = graceful_timeout(self.broker, None)
-        try:
+        with self._graceful_timeout(None):
             await subscriber.stop()
+
+    @contextmanager
+    def _graceful_timeout(self, seconds: float | None) -> Iterator[None]:
+        """Set for a while how long a subscriber's `stop()` waits for its handlers."""
+        previous = graceful_timeout(self.broker, seconds)
+        if not self._waiting_stops:
+            self._own_timeout = previous
+        self._waiting_stops += 1
+        try:
+            yield
         finally:
-            graceful_timeout(self.broker, previous)
+            # Uses for several subscribers overlap, and end in any order.
+            self._waiting_stops -= 1
+            if not self._waiting_stops:
+                graceful_timeout(self.broker, self._own_timeout)
 
     async def connect(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (for clients that need them)
         """Connect and start the publishers: the application can publish after `declare`.
@@ -256,6 +292,11 @@ class Driver:
         """Stop all subscribers from receiving messages, and wait until their handlers have finished."""
         await self.drain_each(self._drain_subscriber)
 
+    @property
+    def to_drain(self) -> list[Any]:
+        """The subscribers that `drain` has to drain: all that are not being paused."""
+        return [subscriber for subscriber in self.broker.subscribers if subscriber not in self.pausing]
+
     async def leave_groups(self) -> None:
         """Let other processes have what drained subscribers keep, such as the partitions of a Kafka group.
 
@@ -264,15 +305,12 @@ class Driver:
 
     async def _drain_subscriber(self, subscriber: Any) -> None:
         # FastStream's limit for the handlers is lifted: the life cycle ends the drain at its own deadline.
-        previous = graceful_timeout(self.broker, math.inf)
-        try:
+        with self._graceful_timeout(math.inf):
             await subscriber.stop()
-        finally:
-            graceful_timeout(self.broker, previous)
 
     async def drain_each(self, drain: Callable[[Any], Awaitable[None]]) -> None:
-        """Drain all subscribers concurrently; a failure is logged and does not affect the others."""
-        results = await asyncio.gather(*map(drain, self.broker.subscribers), return_exceptions=True)
+        """Drain these subscribers concurrently; a failure is logged and does not affect the others."""
+        results = await asyncio.gather(*map(drain, self.to_drain), return_exceptions=True)
         for error in results:
             if isinstance(error, Exception):
                 self.loggers["brokers"].warning(
@@ -288,11 +326,8 @@ class Driver:
         Args:
             seconds: The time that handlers have to finish.
         """
-        previous = graceful_timeout(self.broker, seconds)
-        try:
+        with self._graceful_timeout(seconds):
             await self.broker.stop()
-        finally:
-            graceful_timeout(self.broker, previous)
 
     async def reconnect(self) -> bool:
         """Make the client reconnect if that loses no delivered message; return whether it reconnects."""

@@ -186,23 +186,25 @@ class KafkaDriver(Driver):
             raise
 
     async def drain(self) -> None:
-        for consumer in self._consumers():
-            _pause(consumer)
-        await asyncio.gather(*map(wait_handled, self.broker.subscribers))
+        await asyncio.gather(*map(_finish, self.to_drain))
+
+    async def pause(self, subscriber: Any) -> None:
+        await _finish(subscriber)
+        await self._end_consumers(self.stop_now(subscriber), [subscriber])
 
     async def leave_groups(self) -> None:
-        await self._end_consumers(super().drain())
+        await self._end_consumers(super().drain(), self.broker.subscribers)
 
     async def stop(self, seconds: float) -> None:
-        await self._end_consumers(super().stop(seconds))
+        await self._end_consumers(super().stop(seconds), self.broker.subscribers)
 
-    async def _end_consumers(self, stop: Coroutine[Any, Any, None]) -> None:
-        """Stop the consumers by a method of FastStream, and those that it has not stopped."""
-        consumers = self._consumers()
+    async def _end_consumers(self, stop: Coroutine[Any, Any, None], subscribers: Sequence[Any]) -> None:
+        """Stop the consumers of subscribers by a method of FastStream, and those that it has not stopped."""
+        consumers = [consumer for each in subscribers for consumer in _consumers(each)]
         try:
             await stop
             # aiokafka's stop() may end early with CancelledError, which FastStream takes for a regular end.
-            for subscriber in self.broker.subscribers:
+            for subscriber in subscribers:
                 _detach_consumers(subscriber)
             await asyncio.gather(*(_end_consumer(each) for each in consumers if _has_running_tasks(each)))
         finally:
@@ -261,6 +263,13 @@ def _pause(consumer: AIOKafkaConsumer) -> None:
 
     subscription.assign_from_subscribed = assign_paused
     consumer.pause(*consumer.assignment())
+
+
+async def _finish(subscriber: Any) -> None:
+    """Let a subscriber receive no more messages, and wait until it has handled those it has received."""
+    for consumer in _consumers(subscriber):
+        _pause(consumer)
+    await wait_handled(subscriber)
 
 
 def _is_dead(consumer: AIOKafkaConsumer) -> bool:

@@ -202,8 +202,21 @@ class MqttDriver(Driver):
             return
         await self.drain_each(partial(_drain, client))
         # Messages that have been received are handled even if the connection is lost meanwhile.
-        while not all(map(self.is_idle, self.broker.subscribers)):  # noqa: ASYNC110 (see _POLL_INTERVAL)
+        while not all(map(self.is_idle, self.to_drain)):  # noqa: ASYNC110 (see _POLL_INTERVAL)
             await asyncio.sleep(_POLL_INTERVAL)
+
+    async def pause(self, subscriber: Any) -> None:
+        client, subscription = self.client, private.subscription(subscriber)
+        if client is not None and subscription is not None:
+            await _drain(client, subscriber, unsubscribe=True)
+            if (protocol := private.protocol(client)) is not None:
+                # Otherwise zmqtt ignores the next subscription to them.
+                private.forget_filters(protocol, private.filters(subscription))
+        await self.stop_now(subscriber)
+
+    async def resume(self, subscriber: Any) -> None:
+        async with asyncio.timeout(START_TIMEOUT):
+            await subscriber.start()
 
     async def reconnect(self) -> bool:
         client = self.client
@@ -270,15 +283,21 @@ def _has_persistent_session(client: MQTTClient) -> bool:
     return named and not private.clean_session(client) and info.effective_session_expiry_interval != 0
 
 
-async def _drain(client: MQTTClient, subscriber: Any) -> None:
-    """Stop a subscriber from receiving messages, and wait until it has handled the received ones."""
+async def _drain(client: MQTTClient, subscriber: Any, *, unsubscribe: bool = False) -> None:
+    """Stop a subscriber from receiving messages, and wait until it has handled the received ones.
+
+    Args:
+        client: The client.
+        subscriber: The subscriber.
+        unsubscribe: Whether to end the subscription also in a session that outlives the connection.
+    """
     subscription = private.subscription(subscriber)
     protocol = private.protocol(client)
     if protocol is None or subscription not in private.subscriptions(client):
         return
     filters = private.filters(subscription)
     try:
-        if _has_persistent_session(client):
+        if not unsubscribe and _has_persistent_session(client):
             # After an UNSUBSCRIBE the server would keep no messages for the next start. Messages that still
             # arrive are not acknowledged.
             private.detach(client, protocol, filters)

@@ -34,6 +34,7 @@ from faststream_adapters._compat.faststream import Broker
 from faststream_adapters._utils.tracebacks import find_locals
 
 from .codes import BrokerCode, SubscriberCode
+from .draining import wait_handled
 from .driver import Driver, Mismatch
 
 T = TypeVar("T")
@@ -355,9 +356,18 @@ class RabbitDriver(Driver):
 
     async def drain(self) -> None:
         await self.drain_each(_cancel_consumer)
-        # The messages that arrived before the server's replies are in tasks that have not called FastStream.
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await _let_arrive()
+
+    async def pause(self, subscriber: Any) -> None:
+        queue, tag = private.consumer(subscriber)
+        await _cancel_consumer(subscriber)
+        if isinstance(queue, RobustQueue):
+            # If the connection is lost at this moment, the client must not restore the consumer.
+            private.forget_consumer(queue, tag)
+        await _let_arrive()
+        await wait_handled(subscriber)
+        # Not stop(): with the queue, resume() makes the declarations on a channel of its own first.
+        subscriber.running = False
 
     async def stop(self, seconds: float) -> None:
         await super().stop(seconds)
@@ -468,6 +478,12 @@ def _live_consumers(queue: RobustQueue) -> dict[str, Any]:
     """Return the consumers on a queue's channel that the server has not cancelled."""
     channel = queue.channel
     return {} if channel.is_closed else private.channel_consumers(channel)
+
+
+async def _let_arrive() -> None:
+    """Wait for messages that arrived before a reply: their tasks have not called FastStream yet."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def _cancel_consumer(subscriber: Any) -> None:

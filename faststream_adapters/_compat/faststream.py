@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
@@ -63,6 +63,7 @@ __all__ = (
     "on_startup",
     "options_of",
     "producer_of",
+    "replaced_starts",
     "share_state",
     "test_broker",
     "to_async",
@@ -386,6 +387,18 @@ def is_subscriber(value: object) -> TypeGuard[Subscriber]:
     from faststream._internal.endpoint.subscriber import SubscriberUsecase
 
     return isinstance(value, SubscriberUsecase)
+
+
+@contextmanager
+def replaced_starts(replacements: Mapping[Subscriber, Callable[[], Awaitable[None]]]) -> Iterator[None]:
+    """Let `broker.start()` call other functions than the `start()` of some subscribers."""
+    for subscriber, start in replacements.items():
+        vars(subscriber)["start"] = start
+    try:
+        yield
+    finally:
+        for subscriber in replacements:
+            del vars(subscriber)["start"]
 
 
 def handler_name(subscriber: Subscriber) -> str:

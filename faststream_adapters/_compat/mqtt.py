@@ -141,6 +141,12 @@ def detach(client: MQTTClient, protocol: "MQTTProtocol", filters: list[str]) -> 
     client._detached_filters |= protocol.detach(filters)
 
 
+def forget_filters(protocol: "MQTTProtocol", filters: list[str]) -> None:
+    """Forget the subscriptions to these filters, so that they can be subscribed to again."""
+    for each in filters:
+        protocol._state.subscriptions.remove(each)
+
+
 def subscriptions(client: MQTTClient) -> list[Subscription]:
     """Return the list of subscriptions that the client restores after a reconnect."""
     return client._subscriptions

@@ -119,6 +119,11 @@ def has_restored_consumers(queue: RobustQueue) -> bool:
     return bool(queue._consumers)
 
 
+def forget_consumer(queue: RobustQueue, tag: str) -> None:
+    """Keep aio-pika from restoring a consumer after a reconnect."""
+    queue._consumers.pop(tag, None)
+
+
 def exclude_from_restore(channel: Any, queue: RobustQueue) -> None:
     """Keep aio-pika from declaring a queue again after each reconnect."""
     queues: dict[str, set[RobustQueue]] = channel._queues

@@ -129,7 +129,11 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
         for named in subscribers.get(managed, ()):
             subscriber_code = managed.subscriber_code(named.subscriber)
             # A subscriber that is not started is no failure: the application decides which ones it starts.
-            fails = "subscriber" in parts and subscriber_code != "not_started"
+            fails = (
+                "subscriber" in parts
+                and subscriber_code != "not_started"
+                and not managed.is_optional(named.subscriber)
+            )
             failure = "fail" if fails else "warn"
             entries.append(
                 {

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from faststream.exceptions import SetupError
 
-from faststream_adapters._compat.faststream import Application, Broker
-from faststream_adapters._utils.errors import shown_text
+from faststream_adapters._compat.faststream import Application, Broker, BrokerUsecase, Subscriber
+from faststream_adapters._utils.errors import BrokerNotUpError, shown_text
 from faststream_adapters._utils.loggers import Loggers
 from faststream_adapters._utils.options import accepts, complete
 from faststream_adapters._utils.redaction import without_secrets
@@ -24,10 +24,10 @@ from .health_check import HealthCheck, manage
 from .health_hook import HealthHook
 from .health_observer import HealthObserver
 from .hooks import AppHooks
-from .managed import Settings, managed_broker
+from .managed import ManagedBroker, Settings, managed_broker
 from .options import LifespanKeywords, State
 from .run_mode import RunMode, current_mode
-from .selectors import SubscriberNames
+from .selectors import Selection, SubscriberNames, as_tuple
 from .services import Services
 from .signals import DrainSignals
 from .state import LifespanState
@@ -68,12 +68,13 @@ class BrokerLifespan:
         options = complete(LifespanKeywords, keywords)
         self.app = parsed.app
         self._brokers = parsed.brokers
-        self.optional = tuple(options["optional"])
+        self.optional = as_tuple(options["optional"])
         self.startup = options["startup"]
         if (timeout := options["startup_timeout"]) is None:
             timeout = _STRICT_TIMEOUT if self.startup == "strict" else math.inf
         self.startup_timeout: float = timeout
-        self.consume = options["consume"]
+        # True, False, or the selectors of the subscribers to start.
+        self.consume = consume if isinstance(consume := options["consume"], bool) else as_tuple(consume)
         self.supervise = options["supervise"]
         self.drain_delay = options["drain_delay"]
         self.shutdown_timeout = options["shutdown_timeout"]
@@ -119,7 +120,7 @@ class BrokerLifespan:
 
     def _check_optional(self) -> None:
         for each in self.optional:
-            if not isinstance(each, HealthCheck) and each not in self.brokers:
+            if isinstance(each, BrokerUsecase) and each not in self.brokers:
                 msg = "optional names a broker that this lifespan does not run: pass it as a target too."
                 raise SetupError(msg)
 
@@ -141,7 +142,14 @@ class BrokerLifespan:
     @property
     def subscribers(self) -> tuple[SubscriberInfo, ...]:
         """The subscribers of the brokers as they are now, sorted by name."""
-        return describe(self._names.of([managed_broker(broker) for broker in self.brokers]))
+        return describe(self._names.of(self._managed))
+
+    @property
+    def _managed(self) -> list[ManagedBroker]:
+        return [managed_broker(broker) for broker in self.brokers]
+
+    def _select(self, selection: object, keyword: str) -> list[tuple[ManagedBroker, Subscriber]]:
+        return self._names.select(self._managed, selection, keyword)
 
     def __call__(self, host: object = None) -> AbstractAsyncContextManager[None]:
         """Return a context manager for one run in this host application."""
@@ -215,6 +223,51 @@ class BrokerLifespan:
         async with asyncio.timeout(timeout):
             await self._group.wait_idle()
 
+    async def pause(self, which: Selection) -> None:
+        """Stop subscribers from consuming, and wait until they have handled what was delivered to them.
+
+        They stay paused, also when their broker is restarted, until they are resumed or the last lifespan
+        of the broker has stopped. If the server does not reply, this waits until it does. A call that is
+        cancelled only stops waiting. A handler does not wait for its own subscriber.
+
+        Without effect under a TestBroker.
+
+        Args:
+            which: A subscriber, its handler function or its name, or several of these.
+
+        Raises:
+            BrokerNotUpError: The lifespan is not running.
+            SetupError: A selector names no subscriber, or more than one.
+        """
+        await self._change(which, "pause", "pause()")
+
+    async def resume(self, which: Selection) -> None:
+        """Let subscribers consume that are paused, that `consume=` leaves out, or that were stopped.
+
+        Args:
+            which: A subscriber, its handler function or its name, or several of these.
+
+        Raises:
+            BrokerNotUpError: The lifespan is not running.
+            BrokerStartError: A subscriber could not be started, and stays paused.
+            SetupError: A selector names no subscriber, or more than one.
+        """
+        await self._change(which, "resume", "resume()")
+
+    async def _change(self, which: Selection, change: Literal["pause", "resume"], keyword: str) -> None:
+        selected = self._select(which, keyword)
+        if self.state in {"stopped", "failed"}:
+            msg = f"{keyword} works while the lifespan runs, and its state is {self.state!r}."
+            raise BrokerNotUpError(msg)
+        calls = [
+            getattr(managed.consumption, change)(subscriber)
+            for managed, subscriber in selected
+            if not managed.in_memory
+        ]
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
     async def draining(self) -> None:
         """Wait until the drain begins, so that a long-lived response can end.
 
@@ -256,6 +309,7 @@ class BrokerLifespan:
             check.attach()
         self._check_shutdown_time()
         self.prepare_brokers()
+        self._forget_pauses()
         try:
             await self.services.start(self._mode, options)
             await self._hooks.enter(self, host, options, hooks_only=hooks_only)
@@ -290,8 +344,13 @@ class BrokerLifespan:
             raise
 
     @property
-    def _consumes(self) -> bool:
+    def _consumes(self) -> bool | Selection:
         return self.consume if self._mode.consume is None else self._mode.consume
+
+    def _forget_pauses(self) -> None:
+        for managed in self._managed:
+            if not managed.owners:
+                managed.consumption.paused.clear()
 
     def _check_shutdown_time(self) -> None:
         longest = self.drain_delay + self.shutdown_timeout
@@ -304,15 +363,25 @@ class BrokerLifespan:
             )
 
     def _acquire(self, host: object) -> None:
+        started, not_required = self._selected()
         for broker in self.brokers:
             optional = broker in self.optional
             settings = Settings(
                 retry=optional or self.startup == "background",
-                consume=self._consumes,
+                consume=True if started is None else started.intersection(broker.subscribers),
                 supervise=self.supervise,
                 optional=optional,
+                optional_subscribers=not_required.intersection(broker.subscribers),
             )
             self._group.acquire(broker, settings, host, watch_handlers=self.watch_handlers)
+
+    def _selected(self) -> tuple[frozenset[Subscriber] | None, frozenset[Subscriber]]:
+        """Return the subscribers to start, None for all, and those that are optional."""
+        others = [each for each in self.optional if not isinstance(each, BrokerUsecase | HealthCheck)]
+        optional = frozenset(each for _, each in self._select(others, "optional"))
+        if (consume := self._consumes) is True:
+            return None, optional
+        return frozenset(each for _, each in self._select(consume or (), "consume")), optional
 
     async def _go_up(self) -> None:
         await self._group.start(self.startup_timeout)

@@ -25,6 +25,7 @@ from faststream_adapters._utils.errors import BrokerNotUpError, clear_frames, fo
 from faststream_adapters._utils.tasks import cancel_and_wait, uninterrupted
 
 from .broker_check import BrokerCheck, Result
+from .consumption import Consumption, Selected
 from .handler_ages import HandlerAges
 from .publishing import PublishGuard
 from .reasons import start_failure
@@ -67,15 +68,17 @@ class Settings(NamedTuple):
 
     Args:
         retry: Whether to retry a start that fails.
-        consume: Whether to start the subscribers.
+        consume: The subscribers to start.
         supervise: Whether to keep the client from giving up, and to restart the broker when it is lost.
         optional: Whether the service works without this broker.
+        optional_subscribers: Those of its subscribers that the service works without.
     """
 
     retry: bool
-    consume: bool
+    consume: Selected
     supervise: bool
     optional: bool
+    optional_subscribers: frozenset[Subscriber] = frozenset()
 
 
 class ManagedBroker:
@@ -105,6 +108,7 @@ class ManagedBroker:
         self.driver = driver_for(broker)
         self.broker_check = BrokerCheck(self.driver)
         self.monitor = SubscriberMonitor(self.driver)
+        self.consumption = Consumption(self)
         self.handler_ages: HandlerAges | None = None
         self.counters: Callable[[Subscriber], Counters] | None = None
         """Returns what is counted of a subscriber; None unless something counts."""
@@ -174,7 +178,7 @@ class ManagedBroker:
         """Return whether the broker or a subscriber is dead, and no supervision will restart it."""
         if self.settings is None or self.settings.supervise or self.optional:
             return False
-        return self.driver.is_closed or "task_failed" in self.monitor.faults.values()
+        return self.driver.is_closed or "task_failed" in self._required_faults()
 
     @property
     def is_starting(self) -> bool:
@@ -188,15 +192,21 @@ class ManagedBroker:
         # Usually there is none, and there may be hundreds of subscribers.
         if self.monitor.fault is None:
             return None
-        return next(iter(self.monitor.faults.values()), None)
+        return next(self._required_faults(), None)
+
+    def _required_faults(self) -> Iterator[Code]:
+        return (code for each, code in self.monitor.faults.items() if not self.is_optional(each))
+
+    def is_optional(self, subscriber: Subscriber) -> bool:
+        """Return whether the service works without a subscriber."""
+        return self.settings is not None and subscriber in self.settings.optional_subscribers
 
     def subscriber_code(self, subscriber: Subscriber) -> Code:
         """Return the code of a subscriber."""
         code = self.monitor.code(subscriber)
-        consumes = not self.owners or self.settings is None or self.settings.consume
-        if not consumes and code == "not_started":
+        if code == "not_started" and self.owners and not self.consumption.wants(subscriber):
             return "stopped"
-        return "not_started" if self.is_starting else code
+        return "not_started" if self.is_starting and code != "paused" else code
 
     def check(self, seconds: float, ttl: float = 0.0) -> asyncio.Future[Result]:
         """Check the broker, unless a cached result is at most `ttl` seconds old; see `BrokerCheck.check`."""
@@ -294,6 +304,7 @@ class ManagedBroker:
             self._adopted = self._leaving is None and self.broker.running and not self.in_memory
             if self._adopted:
                 self._warn(_STARTED_ALREADY)
+            self.consumption.begin(settings.consume)
             if settings.consume:
                 self._warn_about_moved_subscribers()
             self._reset()
@@ -425,6 +436,8 @@ class ManagedBroker:
                     await self.broker_check.abandon()
                 else:
                     await self._abort()
+                if not self.owners:
+                    self.consumption.paused.clear()
                 if not self.owners and self.host is not None:
                     self.host = None
                     self.broker.context.reset_global("host")
@@ -439,19 +452,16 @@ class ManagedBroker:
     async def restart(self, settings: Settings) -> None:
         """Restart a lost broker, and retry until this succeeds; called by the supervisor."""
         self._warn("Restarting %s.")
-        stopped = self.monitor.stopped
+        self.consumption.remember()
         self._reset()
         await self._abort()
         await self._start(settings._replace(retry=True))
-        for subscriber in stopped:
-            # It was stopped by the application, and the start has started all subscribers.
-            await self.driver.stop_now(subscriber)
 
     async def _connect_again(self, settings: Settings) -> None:
         """Connect a drained broker without its subscribers, and retry until this succeeds."""
         await asyncio.sleep(_CONNECT_DELAY)
         await self._abort()
-        await self._start(settings._replace(consume=False, retry=True))
+        await self._start(settings._replace(retry=True), consume=False)
 
     async def _end_connecting(self) -> None:
         if self._connecting is not None:
@@ -481,12 +491,14 @@ class ManagedBroker:
         if self.up and not self.in_memory:
             await Supervisor(self, settings).run()
 
-    async def _start(self, settings: Settings, gate: asyncio.Event | None = None) -> None:
+    async def _start(
+        self, settings: Settings, gate: asyncio.Event | None = None, *, consume: bool = True
+    ) -> None:
         delays, log = backoff(), StartLog(self.driver)
         declared, ended = self._declared, self._start_ended
         while True:
             try:
-                await self._start_once(settings, declared, gate, log)
+                await self._start_once(settings, declared, gate, log, consume=consume)
             except Exception as error:  # noqa: BLE001 (reported by the waiting lifespan, or retried)
                 if ended is not self._start_ended:
                     # It was released: connecting clients swallow a cancellation, or turn it into an error.
@@ -515,13 +527,22 @@ class ManagedBroker:
                         guard_start(self.broker, self._start_again)
                     self.up, self.error = True, None
                     ended.set()
+                    if consume and not self.in_memory:
+                        self.consumption.settle_all()
                 return
 
     async def _start_once(
-        self, settings: Settings, declared: asyncio.Event, gate: asyncio.Event | None, log: StartLog
+        self,
+        settings: Settings,
+        declared: asyncio.Event,
+        gate: asyncio.Event | None,
+        log: StartLog,
+        *,
+        consume: bool,
     ) -> None:
+        consume = consume and self.consumption.starts_any
         with log.connecting():
-            await self._runner.connect(consume=settings.consume, supervise=settings.supervise)
+            await self._runner.connect(consume=consume, supervise=settings.supervise)
         await self._runner.declare()
         if declared is self._declared:
             self.error = None
@@ -530,8 +551,12 @@ class ManagedBroker:
         if gate is not None:
             await gate.wait()
         # A second start would give each subscriber a second consumer.
-        if settings.consume and not self._adopted:
+        if not consume or self._adopted:
+            return
+        if self.in_memory:
             await self._runner.start_subscribers()
+        else:
+            await self.consumption.start(self._runner.start_subscribers)
 
     async def _abort(self) -> None:
         """End everything; no cancellation interrupts it, because a second attempt could not find the rest."""
@@ -542,6 +567,7 @@ class ManagedBroker:
 
     async def _abort_driver(self) -> None:
         try:
+            await self.consumption.cancel()
             await self._runner.abort()
         except Exception as error:  # noqa: BLE001 (what cannot be stopped is abandoned)
             logger, name = self.driver.loggers["lifecycle"], self.driver.name
@@ -597,7 +623,8 @@ class ManagedBroker:
         return False
 
     async def _drain_and_wait(self) -> None:
-        await self._runner.drain()
+        await self.consumption.wait_resumed()
+        await asyncio.gather(self._runner.drain(), self.consumption.wait())
         # The drain of some drivers stops new messages, but does not wait for the handlers.
         while not self.is_idle:  # noqa: ASYNC110 (there is no event for the end of the handlers)
             await asyncio.sleep(POLL_INTERVAL)

@@ -10,14 +10,22 @@ from faststream_adapters._utils.options import Option, boolean, documented, one_
 
 from .health_change import HealthChange
 from .health_check import HealthCheck
+from .selectors import Selection, Selector, as_tuple
 
 State = Literal["stopped", "starting", "running", "draining", "failed"]
 
 
-def _brokers(name: str, value: object) -> str | None:
-    if isinstance(value, BrokerUsecase | HealthCheck):
-        return f"{name} must be a list of brokers and checks: {name}=[broker]."
-    return None
+def _subscribers(name: str, value: object) -> str | None:
+    if isinstance(value, bool) or all(isinstance(each, str) or callable(each) for each in as_tuple(value)):
+        return None
+    return f"{name} must be True, False or a list of subscribers, handler functions or names, not {value!r}."
+
+
+def _optional(name: str, value: object) -> str | None:
+    accepted = (BrokerUsecase, HealthCheck, str)
+    if all(isinstance(each, accepted) or callable(each) for each in as_tuple(value)):
+        return None
+    return f"{name} must be a list of brokers, subscribers and checks, not {value!r}."
 
 
 def _checks(name: str, value: object) -> str | None:
@@ -57,13 +65,22 @@ class LifespanKeywords(TypedDict, total=False):
             seconds(optional=True),
         ),
     ]
-    consume: Annotated[bool, Option(True, "`False`: publish only, no subscriber is started", boolean)]
+    consume: Annotated[
+        bool | Selection,
+        Option(
+            True,
+            "the [subscribers](operation.md#select-subscribers) to start; `False` or `[]`: publish only, no "
+            "subscriber is started",
+            _subscribers,
+        ),
+    ]
     optional: Annotated[
-        Iterable[Broker | HealthCheck],
+        Broker | HealthCheck | Selector | Iterable[Broker | HealthCheck | Selector],
         Option(
             (),
-            "brokers whose loss fails neither the start nor readiness, and checks that do not fail readiness",
-            _brokers,
+            "brokers whose loss fails neither the start nor readiness, and [subscribers]"
+            "(operation.md#select-subscribers) and checks that do not fail readiness",
+            _optional,
         ),
     ]
     checks: Annotated[

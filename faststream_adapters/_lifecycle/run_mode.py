@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from .selectors import Selection
+
 if TYPE_CHECKING:
     from .lifespan import BrokerLifespan
 
@@ -21,13 +23,13 @@ class RunMode:
     Args:
         in_memory: Whether their brokers run in FastStream's TestBrokers.
         drain_delay: Whether they wait for `drain_delay` when they stop.
-        consume: Whether they consume, whatever their own `consume` says; None: as that says.
+        consume: What they consume, whatever their own `consume` says; None: as that says.
         services: What runs beside them instead of their own services; None: these.
     """
 
     in_memory: bool = False
     drain_delay: bool = True
-    consume: bool | None = None
+    consume: bool | Selection | None = None
     services: Sequence[Service] | None = None
     lifespans: "list[BrokerLifespan]" = field(default_factory=list)
     """The lifespans that have started in this mode."""

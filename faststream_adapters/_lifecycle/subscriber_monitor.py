@@ -5,7 +5,7 @@ import logging
 import math
 from dataclasses import dataclass
 from time import monotonic
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
 from faststream_adapters._brokers.driver import Driver, Mismatch
@@ -25,6 +25,12 @@ _REASONS: dict[Code, str] = {
     "consumer_paused": "its consumer is paused on the server",
     "error": "the check of its consumer failed",
     "timeout": "the server did not report on its consumer in time",
+}
+
+_CHANGES: dict[Code, str] = {
+    "ok": "consumes again",
+    "stopped": "was stopped by the application",
+    "paused": "is paused",
 }
 
 _RESTARTED = frozenset({"task_failed", "consumer_missing"})
@@ -65,7 +71,7 @@ class SubscriberMonitor:
     """Watches the subscribers of one broker, and restarts those whose task or consumer is gone.
 
     A subscriber that was started with the broker must keep consuming, unless the application stops it. One
-    that the application starts later is watched while it runs.
+    that the application starts later is watched while it runs. One that is paused is not polled.
 
     Invariant: `fault` is the fault of the first watched subscriber that has one. It is up to a second old: a
     subscriber that was stopped meanwhile has none any more.
@@ -80,10 +86,15 @@ class SubscriberMonitor:
         """Why the first subscriber that should consume does not; None if all do."""
         self.last_server_check = 0.0
         """When the server was last asked about the consumers, on the clock of `time.monotonic`."""
+        self.paused: WeakSet[Subscriber] = WeakSet()
+        """The subscribers that must not consume; `Consumption` changes them."""
         self._watched: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
+        self._locks: WeakKeyDictionary[Subscriber, asyncio.Lock] = WeakKeyDictionary()
 
     def code(self, subscriber: Subscriber) -> Code:
         """Return the code of a subscriber."""
+        if subscriber in self.paused:
+            return "paused"
         if (watched := self._watched.get(subscriber)) is not None:
             return _code(subscriber, watched)
         return "ok" if subscriber.running else "not_started"
@@ -106,12 +117,14 @@ class SubscriberMonitor:
         return [
             subscriber
             for subscriber, watched in list(self._watched.items())
-            if not subscriber.running and watched.restarting is None
+            if not subscriber.running and watched.restarting is None and subscriber not in self.paused
         ]
 
     def on_started(self) -> None:
         """Watch the subscribers that were started with the broker."""
         self.clear()
+        # A lock belongs to the event loop in which a task first waited for it.
+        self._locks.clear()
         self._watch_running()
         for watched in self._watched.values():
             watched.required = True
@@ -120,6 +133,25 @@ class SubscriberMonitor:
         """Watch no subscriber any more."""
         self._watched.clear()
         self.fault = None
+
+    def on_resumed(self, subscriber: Subscriber) -> None:
+        """Watch a subscriber that was started again, as if it had been started with the broker."""
+        self.driver.on_started(subscriber)
+        watched = self._watched.setdefault(subscriber, _Watched(0))
+        watched.tasks = self.driver.expected_tasks(subscriber)
+        watched.required = True
+        watched.reply, watched.restarting = "ok", None
+        self.update(subscriber)
+
+    def update(self, subscriber: Subscriber) -> None:
+        """Update the code of one subscriber now and log what has changed."""
+        if (watched := self._watched.get(subscriber)) is not None:
+            self._update(subscriber, watched)
+            self._choose_fault()
+
+    def lock(self, subscriber: Subscriber) -> asyncio.Lock:
+        """Return the lock that is held while a subscriber is stopped or started."""
+        return self._locks.setdefault(subscriber, asyncio.Lock())
 
     async def poll(self, *, ask_server: bool) -> None:
         """Update the code of every subscriber and log what has changed.
@@ -142,22 +174,30 @@ class SubscriberMonitor:
     async def restart_failed(self) -> None:
         """Restart the subscribers whose task or consumer is gone, when their handlers have finished."""
         for subscriber, watched in list(self._watched.items()):
+            lock = self.lock(subscriber)
+            if subscriber in self.paused or lock.locked():
+                continue
             fault = watched.restarting or watched.fault
             if fault in _RESTARTED and self._may_restart(subscriber, watched):
-                await self._restart(subscriber, watched, fault)
+                async with lock:
+                    await self._restart(subscriber, watched, fault)
 
     def _watch_running(self) -> None:
         for subscriber in self.driver.broker.subscribers:
-            if subscriber.calls and subscriber.running:
+            if subscriber.calls and subscriber.running and subscriber not in self.paused:
                 # At every poll, because the application may have stopped and started it since the last one.
                 self.driver.on_started(subscriber)
                 if subscriber not in self._watched:
                     self._watched[subscriber] = _Watched(self.driver.expected_tasks(subscriber))
 
     async def _ask_server(self) -> None:
-        running = [(each, watched) for each, watched in self._watched.items() if each.running]
-        replies = await asyncio.gather(*(self.driver.check_subscriber(each) for each, _ in running))
-        for (_, watched), reply in zip(running, replies, strict=True):
+        consuming = [
+            (each, watched)
+            for each, watched in self._watched.items()
+            if each.running and each not in self.paused
+        ]
+        replies = await asyncio.gather(*(self.driver.check_subscriber(each) for each, _ in consuming))
+        for (_, watched), reply in zip(consuming, replies, strict=True):
             watched.reply = reply
         self.last_server_check = monotonic()
 
@@ -195,6 +235,8 @@ class SubscriberMonitor:
             self._choose_fault()
 
     def _status(self, subscriber: Subscriber, watched: _Watched) -> Code | Mismatch:
+        if subscriber in self.paused:
+            return "paused"
         if watched.restarting is not None:
             return watched.refused or watched.restarting
         if not subscriber.running:
@@ -217,8 +259,7 @@ class SubscriberMonitor:
         logger = self.driver.loggers["health"]
         if code in NO_FAULTS:
             watched.restarted_at = -math.inf
-            what = "consumes again" if code == "ok" else "was stopped by the application"
-            logger.info("%s: the subscriber %s %s.", self.driver.name, name, what, extra=fields)
+            logger.info("%s: the subscriber %s %s.", self.driver.name, name, _CHANGES[code], extra=fields)
             return
         watched.fault_since = monotonic()
         if isinstance(status, Mismatch):
@@ -249,7 +290,7 @@ def _code(subscriber: Subscriber, watched: _Watched) -> Code:
     if watched.restarting is None and not subscriber.running:
         return "stopped"
     code = _code_of(watched.status)
-    return "ok" if code == "stopped" else code
+    return "ok" if code in NO_FAULTS else code
 
 
 def _code_of(status: Code | Mismatch) -> Code:

@@ -73,7 +73,9 @@ def warn_about_workers(
         names = sorted(
             handler_name(subscriber)
             for subscriber in managed.broker.subscribers
-            if subscriber.calls and managed.driver.is_load_balanced(subscriber) is False
+            if subscriber.calls
+            and managed.consumption.wants(subscriber)
+            and managed.driver.is_load_balanced(subscriber) is False
         )
         if names:
             logger.warning(

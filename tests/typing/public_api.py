@@ -121,7 +121,7 @@ lifespan = BrokerLifespan(
     startup="background",
     startup_timeout=None,
     consume=False,
-    optional=[broker, cache],
+    optional=[broker, cache, "handle"],
     checks=[database, cache],
     supervise=False,
     drain_delay=1,
@@ -131,6 +131,14 @@ lifespan = BrokerLifespan(
 )
 assert_type(lifespan.state, State)
 assert_type(lifespan.subscribers, tuple[SubscriberInfo, ...])
+BrokerLifespan(broker, consume=[broker.subscriber("orders"), print, "handle"], optional="handle")
+
+
+async def pause() -> None:
+    await lifespan.pause("handle")
+    await lifespan.resume([broker.subscriber("orders"), print])
+
+
 assert_type(lifespan(FastAPI()), AbstractAsyncContextManager[None])
 BrokerLifespan(faststream.FastStream(broker))
 FastAPI(lifespan=lifespan)

@@ -64,8 +64,11 @@ async def test_an_unexpected_error_of_a_check_is_logged_once(caplog: pytest.LogC
 
 async def test_subscribers_without_a_handler_are_not_monitored() -> None:
     broker = NatsBroker()
-    broker.subscriber("nothing")
-    assert list(SubscriberMonitor(Driver(broker))) == []
+    subscriber = broker.subscriber("nothing")
+    subscriber.running = True
+    monitor = SubscriberMonitor(Driver(broker))
+    monitor.on_started()
+    assert subscriber not in monitor
 
 
 async def test_no_client_drops_messages_unless_its_driver_says_so() -> None:

@@ -112,7 +112,7 @@ def test_the_docstring_lists_the_options(group: type) -> None:
 
 
 def test_an_invalid_value_is_refused_by_the_function_that_takes_it() -> None:
-    with pytest.raises(SetupError, match="consume must be True or False, not 1"):
+    with pytest.raises(SetupError, match=r"consume must be True, False or a list of subscribers.*, not 1"):
         BrokerLifespan(NatsBroker(), consume=1)  # type: ignore[arg-type]
     with pytest.raises(SetupError, match=r"^ok_status must be an HTTP status from 200 to 599, not True\."):
         make_ping_asgi(NatsBroker(), ok_status=True)

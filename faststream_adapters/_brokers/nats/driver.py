@@ -18,6 +18,7 @@ from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableErr
 from nats.js.errors import Error as JetStreamError
 
 from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
+from faststream_adapters._brokers.draining import wait_handled
 from faststream_adapters._brokers.driver import Driver, Mismatch
 from faststream_adapters._compat import nats as private
 from faststream_adapters._compat.faststream import Broker, handler_name
@@ -334,6 +335,11 @@ class NatsDriver(Driver):
     async def _drain_subscriber(self, subscriber: Any) -> None:
         if not await drain(subscriber):
             await super()._drain_subscriber(subscriber)
+
+    async def pause(self, subscriber: Any) -> None:
+        await self._drain_subscriber(subscriber)
+        await wait_handled(subscriber)
+        await self.stop_now(subscriber)
 
     async def reconnect(self) -> bool:
         client = self.broker.connection

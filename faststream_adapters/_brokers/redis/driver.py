@@ -299,8 +299,27 @@ class RedisDriver(Driver):
             )
 
     async def drain(self) -> None:
-        readers = filter(None, map(private.reader, self.broker.subscribers))
+        readers = filter(None, map(private.reader, self.to_drain))
         await asyncio.gather(*(reader.drain() for reader in readers))
+
+    async def pause(self, subscriber: Any) -> None:
+        if (reader := private.reader(subscriber)) is None:
+            await super().pause(subscriber)
+            return
+        stream = getattr(subscriber, "stream_sub", None)
+        end = None if stream is None or stream.group else await self._last_entry(stream.name)
+        await reader.drain()
+        await self.stop_now(subscriber)
+        private.restore_get_msgs(subscriber)
+        if end is not None and subscriber.last_id == "$":
+            # It has read nothing yet, and continues here instead of at what is new when it is resumed.
+            subscriber.last_id = end
+
+    async def _last_entry(self, stream: str) -> str:
+        """Return the id of the last entry of a stream."""
+        client: Any = self.client
+        entries = await client.xrevrange(stream, count=1)
+        return entries[0][0].decode() if entries else "0-0"
 
     async def stop(self, seconds: float) -> None:
         client = self.client

@@ -110,7 +110,7 @@ async def test_details_list_brokers_and_subscribers_without_secrets(nats: NatsSe
         of_broker, of_subscriber = body["checks"]["NatsBroker"]
         assert of_broker["code"] == "ok"
         assert of_broker["observedUnit"] == "ms"
-        assert of_subscriber["componentId"] == "Greet"
+        assert of_subscriber["componentId"] == "greet"
         assert of_subscriber["status"] == "pass"
         nats.freeze()
         response = await http.get("/")
