@@ -48,6 +48,7 @@ BACKGROUND = "Start 1"
 DRAIN = "Stop 1"
 HANGING = "Handlers that hang 1"
 ACCESS_LOG = "The access log 1"
+WORKER = "Processes without HTTP 1"
 
 EXAMPLE = ROOT / "examples" / "kubernetes"
 MAIN = EXAMPLE / "main.py"
@@ -57,6 +58,9 @@ POD = RESOURCES["Deployment"]["spec"]["template"]
 (CONTAINER,) = POD["spec"]["containers"]
 PROBES = {kind: CONTAINER[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
 PATHS = {kind: probe["httpGet"]["path"] for kind, probe in PROBES.items()}
+WORKERS = yaml.safe_load((EXAMPLE / "worker.yaml").read_text(encoding="utf-8"))
+WORKER_POD = WORKERS["spec"]["template"]
+(WORKER_CONTAINER,) = WORKER_POD["spec"]["containers"]
 PORTS = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
 MANAGEMENT = f"0.0.0.0:{PORTS['management']}"
 IN_HOST = {f'    management_bind="{MANAGEMENT}",\n': ""}
@@ -64,7 +68,7 @@ IN_HOST = {f'    management_bind="{MANAGEMENT}",\n': ""}
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {FIRST, OPTIONAL, BACKGROUND, DRAIN, HANGING, ACCESS_LOG}
+    assert set(BLOCKS) == {FIRST, OPTIONAL, BACKGROUND, DRAIN, HANGING, ACCESS_LOG, WORKER}
 
 
 # The manifest
@@ -77,9 +81,9 @@ def minor_versions() -> list[str]:
 
 
 @pytest.mark.parametrize("version", minor_versions())
-@pytest.mark.parametrize("kind", RESOURCES)
-def test_the_manifest_matches_the_schema(kind: str, version: str) -> None:
-    assert kubernetes_validate.validate(RESOURCES[kind], version, strict=True) == version
+@pytest.mark.parametrize("resource", [*RESOURCES.values(), WORKERS], ids=[*RESOURCES, "workers"])
+def test_the_manifest_matches_the_schema(resource: dict[str, Any], version: str) -> None:
+    assert kubernetes_validate.validate(resource, version, strict=True) == version
 
 
 @pytest.mark.parametrize("version", minor_versions())
@@ -197,8 +201,8 @@ def test_the_numbers_of_the_page_match_the_code(lifespan: BrokerLifespan) -> Non
 
 
 def test_the_probes_of_the_page_match_the_manifest() -> None:
-    (block,) = code_blocks(PAGE, "yaml").values()
-    assert yaml.safe_load(block.code) == {f"{kind}Probe": probe for kind, probe in PROBES.items()}
+    probes = yaml.safe_load(code_blocks(PAGE, "yaml")["A manifest to start from 1"].code)
+    assert probes == {f"{kind}Probe": probe for kind, probe in PROBES.items()}
 
 
 def test_the_commands_of_the_page_match_the_manifest() -> None:
@@ -514,3 +518,52 @@ async def test_the_first_block_answers_during_a_strict_start_and_the_drain(
     nats.start()
     await serving
     assert drained == ["503 draining"]
+
+
+# Workers
+
+
+def test_the_workers_differ_from_the_web_pods_in_what_the_page_says(lifespan: BrokerLifespan) -> None:
+    changes = yaml.safe_load(code_blocks(PAGE, "yaml")[WORKER].code)
+    assert changes.items() <= WORKER_CONTAINER.items()
+    own = {"name", "image", "command", "args", "ports"}
+    same = {name: value for name, value in CONTAINER.items() if name not in {*own, "lifecycle"}}
+    assert same == {name: value for name, value in WORKER_CONTAINER.items() if name not in own}
+    assert {port["name"]: port["containerPort"] for port in WORKER_CONTAINER["ports"]} == {
+        "management": PORTS["management"]
+    }
+    shared = {"automountServiceAccountToken", "securityContext"}
+    assert {name: WORKER_POD["spec"][name] for name in shared} == {name: POD["spec"][name] for name in shared}
+    assert WORKERS["spec"]["selector"]["matchLabels"] == WORKER_POD["metadata"]["labels"]
+    assert WORKERS["spec"]["strategy"] == RESOURCES["Deployment"]["spec"]["strategy"]
+    assert WORKER_POD["spec"]["terminationGracePeriodSeconds"] > lifespan.shutdown_timeout
+
+
+@pytest.mark.full
+def test_the_workers_consume_and_the_web_pods_publish(nats: NatsServer, free_address: str) -> None:
+    code = at_free_port(BLOCKS[WORKER].code)
+    command = [*WORKER_CONTAINER["command"], *WORKER_CONTAINER["args"]]
+    replacements = {"python": sys.executable, "worker:app": "main:app", MANAGEMENT: free_address}
+    assert all(command.count(word) == 1 for word in replacements)
+    words = [replacements.get(word, word) for word in command]
+    env = {"NATS_URL": nats.url}
+    with (
+        AppServer(words, app=code, env=env, ready_path=None) as worker,
+        AppServer.uvicorn(code, env=env) as web,
+        httpx.Client(base_url=f"http://{free_address}", timeout=30) as probes,
+    ):
+        worker.wait_output("starting -> running")
+        assert statuses(probes) == dict.fromkeys(PATHS, 200)
+        assert httpx.post(f"{web.url}/orders/tea").status_code == 202
+        worker.wait_output("tea ordered")
+        nats.freeze()
+        assert statuses(probes) == {**dict.fromkeys(PATHS, 200), "readiness": 503}
+        nats.thaw()
+        worker.terminate()
+        assert worker.wait(30) == 0
+        assert "tea ordered" not in web.output()
+
+
+def at_free_port(code: str) -> str:
+    """Return the code of an application whose probes are at a free port of this host."""
+    return changed(code, {MANAGEMENT: f"{HOST}:0"})
