@@ -5,7 +5,8 @@ A probe collects the states and the check results. The functions in `report` dec
 
 import json
 from abc import abstractmethod
-from collections.abc import Awaitable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
+from operator import methodcaller
 from typing import Unpack
 
 from faststream.asgi.types import Receive, Scope, Send
@@ -98,35 +99,41 @@ class _Probe(Endpoint):
 
 
 class _CheckingProbe(_Probe):
-    """A probe whose verdict depends on checks."""
+    """A probe whose verdict depends on checks.
+
+    Args:
+        target: The brokers to report on.
+        options: The complete keywords.
+    """
+
+    rule: Callable[[TargetView, report.ResultOf], Code | None]
+    """Returns the verdict, or None if a result is missing."""
+
+    def __init__(self, target: TargetView, options: ProbeKeywords) -> None:
+        super().__init__(target, options)
+        self._cached_result: report.ResultOf = methodcaller("cached_result", self._ttl)
+        # Details show what is optional too.
+        self._may_be_cached = self._ttl > 0 and not self._details
 
     def _respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        results: dict[report.Checked, Result] = {}
-        to_check = self._to_check()
-        if self._ttl:
-            for checked in to_check:
-                if (result := checked.cached_result(self._ttl)) is None:
-                    break
-                results[checked] = result
-            else:
-                return self._checked_response(results)(scope, receive, send)
+        if self._may_be_cached and (code := self.rule(self._target, self._cached_result)) is not None:
+            return self._responses[code](scope, receive, send)
         if (code := self._code_without_check()) is not None:
             return self._response(code, {})(scope, receive, send)
-        return self._check(to_check, scope, receive, send)
+        return self._check(scope, receive, send)
 
-    async def _check(
-        self, to_check: Sequence[report.Checked], scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _check(self, scope: Scope, receive: Receive, send: Send) -> None:
+        to_check = self._to_check()
         # All checks start before the first one is awaited.
         checks = [checked.check(self._timeout, self._ttl) for checked in to_check]
-        results = {checked: await check for checked, check in zip(to_check, checks, strict=True)}
-        await self._checked_response(results)(scope, receive, send)
-
-    def _checked_response(self, results: report.Results) -> AsgiResponse:
-        code = self._verdict(results)
-        if not self._details:
-            return self._responses[code]
-        return self._response(code, {**results, **self._unchecked()})
+        results: dict[report.Checked, Result] = {}
+        for checked, check in zip(to_check, checks, strict=True):
+            results[checked] = await check
+        # A broker that was added meanwhile has no result.
+        code = self.rule(self._target, results.get) or "not_started"
+        if self._details:
+            results |= self._unchecked()
+        await self._response(code, results)(scope, receive, send)
 
     def _to_check(self) -> Sequence[report.Checked]:
         """Return the brokers, and the application's own checks, to check."""
@@ -140,10 +147,6 @@ class _CheckingProbe(_Probe):
         """Return the last results of the brokers that this probe does not check."""
         return {}
 
-    @abstractmethod
-    def _verdict(self, results: report.Results) -> Code:
-        """Return the code for these results."""
-
 
 class _Ping(_CheckingProbe):
     name = "ping"
@@ -151,9 +154,7 @@ class _Ping(_CheckingProbe):
     default_ok_status = 204
     default_fail_status = 500
     content_type = None
-
-    def _verdict(self, results: report.Results) -> Code:
-        return report.ping(results)
+    rule = staticmethod(report.ping)
 
     @staticmethod
     def _counted(managed: ManagedBroker) -> Container[report.Component]:  # noqa: ARG004 (every broker counts)
@@ -163,19 +164,20 @@ class _Ping(_CheckingProbe):
 class _Readiness(_CheckingProbe):
     name = "readiness"
     description = "Whether messages can be consumed and published now."
-
-    def _verdict(self, results: report.Results) -> Code:
-        return report.readiness(self._target, results)
+    rule = staticmethod(report.readiness)
 
     @staticmethod
     def _counted(managed: ManagedBroker) -> Container[report.Component]:
-        return ("broker", "subscriber") if report.is_required(managed) else ()
+        return () if managed.optional else ("broker", "subscriber")
 
     def _to_check(self) -> Sequence[report.Checked]:
-        required = [managed for managed in self._target.managed_brokers if report.is_required(managed)]
+        required: list[report.Checked] = [
+            managed for managed in self._target.managed_brokers if not managed.optional
+        ]
         # Supervision checks the optional brokers, but nothing else runs the optional checks.
-        checks = [check for check in self._target.checks if self._details or report.is_required(check)]
-        return [*required, *checks]
+        if checks := self._target.checks:
+            required += [check for check in checks if self._details or not check.optional]
+        return required
 
     def _code_without_check(self) -> Code | None:
         # Brokers are not checked while they start or stop.
@@ -183,7 +185,7 @@ class _Readiness(_CheckingProbe):
 
     def _unchecked(self) -> report.Results:
         brokers = self._target.managed_brokers
-        return {managed: managed.last_result() for managed in brokers if not report.is_required(managed)}
+        return {managed: managed.last_result() for managed in brokers if managed.optional}
 
 
 class _Liveness(_Probe):

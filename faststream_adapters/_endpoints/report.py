@@ -19,6 +19,9 @@ Checked = ManagedBroker | ManagedCheck
 Results = Mapping[Checked, Result]
 """The result of the last check of each broker, and of each of the application's own checks."""
 
+ResultOf = Callable[[Checked], Result | None]
+"""Returns a result that is good enough for a verdict, or None."""
+
 Component = Literal["broker", "subscriber"]
 
 Counted = Callable[[ManagedBroker], Container[Component]]
@@ -32,44 +35,55 @@ _NOT_RUNNING: dict[State, Code] = {
 }
 
 
-def ping(results: Results) -> Code:
-    """Return "ok" if every broker has replied, else the code of the first that has not."""
-    return next((result.code for result in results.values() if not result.ok), "ok")
+def ping(target: TargetView, result_of: ResultOf) -> Code | None:
+    """Return "ok" if every broker has replied, else the code of the first that has not.
+
+    Args:
+        target: The brokers.
+        result_of: Returns the result of a broker. Where it has none, the verdict is None: not known.
+    """
+    return _first_fault(map(result_of, target.managed_brokers))
+
+
+def _first_fault(results: Iterable[Result | None]) -> Code | None:
+    for result in results:
+        if result is None or result.code != "ok":
+            return result and result.code
+    return "ok"
 
 
 def not_running(lifespans: Iterable[BrokerLifespan]) -> Code | None:
     """Return the code of the first lifespan that is not running, or None if all are."""
     for lifespan in lifespans:
-        if lifespan.state != "running":
-            return _NOT_RUNNING[lifespan.state]
+        if (state := lifespan.status.current) != "running":
+            return _NOT_RUNNING[state]
     return None
 
 
-def is_required(checked: Checked) -> bool:
-    """Return whether readiness depends on a broker or a check. The verdict waits for no other."""
-    return not checked.optional
-
-
-def readiness(target: TargetView, results: Results) -> Code:
+def readiness(target: TargetView, result_of: ResultOf) -> Code | None:
     """Apply the readiness rule: return "ok" if messages can be consumed and published, else the reason.
 
     Args:
         target: The brokers and the lifespans that run them. All must be running, and there must be a broker.
-        results: The results of the brokers and of the application's checks. Each one that is required must be
-            "ok", and those subscribers of a broker that the application has not stopped must consume.
+        result_of: Returns the result of a broker, or of one of the application's checks. Each one that is
+            required must be "ok", and those subscribers of a broker that the application has not stopped must
+            consume. Where a required one has no result, the verdict is None: not known.
     """
     if (code := not_running(target.lifespans)) is not None:
         return code
-    if not target.managed_brokers:
+    brokers = target.managed_brokers
+    if not brokers:
         return "no_brokers"
-    for checked, result in results.items():
-        if not is_required(checked):
+    for managed in brokers:
+        if managed.optional:
             continue
-        if result.code != "ok":
-            return result.code
-        if isinstance(checked, ManagedBroker) and (fault := checked.subscriber_fault()) is not None:
+        result = result_of(managed)
+        if result is None or result.code != "ok":
+            return result and result.code
+        if (fault := managed.subscriber_fault()) is not None:
             return fault
-    return "ok"
+    checks = target.checks
+    return _first_fault(result_of(check) for check in checks if not check.optional) if checks else "ok"
 
 
 def liveness(
@@ -83,7 +97,7 @@ def liveness(
         max_handler_age: Seconds that a handler may take for a message; None: no limit.
     """
     for lifespan in lifespans:
-        if lifespan.state == "failed":
+        if lifespan.status.current == "failed":
             return "failed"
     for managed in brokers:
         if managed.is_unrecoverable():
@@ -146,7 +160,7 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
     for check in target.checks:
         if (result := results.get(check)) is not None:
             entry = {"componentType": "check", "componentId": check.name}
-            entry |= _observed(result, result.code, counts=is_required(check), now=now)
+            entry |= _observed(result, result.code, counts=not check.optional, now=now)
             checks.setdefault("HealthCheck", []).append(entry)
     statuses = {entry.get("status") for entries in checks.values() for entry in entries}
     success = "warn" if "warn" in statuses else "pass"

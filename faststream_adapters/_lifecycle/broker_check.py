@@ -75,9 +75,14 @@ class Waiters:
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def add(self, waiter: Waiter, seconds: float) -> None:
-        """Add a waiter whose timeout begins now."""
-        self._queues.setdefault(seconds, deque()).append((monotonic() + seconds, waiter))
+    def add(self, waiter: Waiter, seconds: float) -> bool:
+        """Add a waiter whose timeout begins now, and return whether it is the only one."""
+        is_only_one = not self._queues
+        queue = self._queues.get(seconds)
+        if queue is None:
+            queue = self._queues[seconds] = deque()
+        queue.append((monotonic() + seconds, waiter))
+        return is_only_one
 
     def expired(self, now: float) -> Iterator[tuple[float, list[Waiter]]]:
         """Remove the waiters whose deadline has passed, and yield them by their timeout."""
@@ -149,14 +154,13 @@ class SingleFlight:
     def check(self, seconds: float) -> Waiter:
         """Return a future for the next result, or for a timeout after this many seconds."""
         waiter: Waiter = self.loop.create_future()
-        first = not self._waiters
-        if first and (code := self._driver.local_status()) is not None:
-            # Not at once: a caller that checks in a loop must leave the client time to reconnect.
-            self.loop.call_soon(_resolve, [waiter], self._checks.report(Result(code, monotonic())))
-            return waiter
-        self._waiters.add(waiter, seconds)
-        if first:
-            self._ensure_request()
+        if self._waiters.add(waiter, seconds):
+            if (code := self._driver.local_status()) is None:
+                self._ensure_request()
+            else:
+                result = self._checks.report(Result(code, monotonic()))
+                # Not at once: a caller that checks in a loop must leave the client time to reconnect.
+                self.loop.call_soon(_resolve, self._waiters.remove_all(), result)
         return waiter
 
     def detach(self) -> None:

@@ -187,7 +187,7 @@ class ManagedBroker:
 
     def subscriber_fault(self) -> Code | None:
         """Return why messages that the server delivers are not handled here; None if they are."""
-        if self.is_starting:
+        if self.owners and not self.up:
             return "not_started"
         # Usually there is none, and there may be hundreds of subscribers.
         if self.monitor.fault is None:
@@ -210,7 +210,7 @@ class ManagedBroker:
 
     def check(self, seconds: float, ttl: float = 0.0) -> asyncio.Future[Result]:
         """Check the broker, unless a cached result is at most `ttl` seconds old; see `BrokerCheck.check`."""
-        if (result := self.cached_result(ttl)) is None:
+        if (not ttl and self.error is None) or (result := self.cached_result(ttl)) is None:
             return self.broker_check.check(seconds)
         known: asyncio.Future[Result] = asyncio.Future()
         known.set_result(result)

@@ -135,8 +135,10 @@ class TargetView:
         return self._own or [lifespan for managed in self.managed_brokers for lifespan in managed.owners]
 
     @property
-    def checks(self) -> list[ManagedCheck]:
+    def checks(self) -> Sequence[ManagedCheck]:
         """The health checks of the lifespans."""
+        if self.lifespan is not None:
+            return self.lifespan.checks
         # Two brokers may have the same lifespan.
         return [check for lifespan in dict.fromkeys(self.lifespans) for check in lifespan.checks]
 

@@ -11,6 +11,7 @@ from faststream.nats import NatsBroker
 
 from faststream_adapters import (
     BrokerLifespan,
+    HealthCheck,
     make_liveness_asgi,
     make_ping_asgi,
     make_readiness_asgi,
@@ -118,6 +119,18 @@ async def test_details_list_brokers_and_subscribers_without_secrets(nats: NatsSe
         assert response.json()["checks"]["NatsBroker"][0]["code"] == "timeout"
         assert "secret" not in response.text
         nats.thaw()
+
+
+async def test_a_broker_that_is_added_during_a_check_is_not_started(shared_nats: NatsServer) -> None:
+    app = UpstreamFastStream(NatsBroker(shared_nats.url))
+
+    async def add_broker() -> None:
+        app.add_broker(NatsBroker(shared_nats.url))
+
+    lifespan = BrokerLifespan(app, checks=[HealthCheck("database", add_broker)])
+    async with lifespan, client(make_readiness_asgi(lifespan)) as http:
+        response = await http.get("/")
+    assert (response.status_code, response.text) == (503, "not_started")
 
 
 async def test_details_list_subscribers_that_are_not_consumed_as_stopped(nats: NatsServer) -> None:
