@@ -93,6 +93,7 @@ class Service:
                         response = await http.get("/")
                         check_agreement(name, response)
                         self.bodies[name] = response.json()
+                    await asyncio.sleep(0.01)
 
     def subscriber_codes(self, probe: str) -> dict[str, list[tuple[str, str]]]:
         """Return the statuses and codes of the subscribers of each class of broker."""
