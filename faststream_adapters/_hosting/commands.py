@@ -5,15 +5,17 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from faststream.asgi.types import Message
 from faststream.exceptions import SetupError
 
 from faststream_adapters._asgi.lifespan_protocol import serve_lifespan
-from faststream_adapters._brokers.registry import driver_for
+from faststream_adapters._compat.faststream import Broker, Subscriber
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
+from faststream_adapters._lifecycle.managed import ManagedBroker, managed_broker
 from faststream_adapters._lifecycle.run_mode import RunMode, run_as
+from faststream_adapters._lifecycle.selectors import SubscriberNames, name_brokers
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 
 from .management import WorkerServer
@@ -46,30 +48,60 @@ def broker_commands(
         callback=_checked_address,
         help="Serve the probes and metrics there, and at no other address.",
     )
-    @click.pass_context
-    def run_command(context: "Context", listen: str | None) -> None:
+    @click.option(
+        "--broker",
+        "brokers",
+        metavar="NAME",
+        multiple=True,
+        help="Consume from this broker, and from no other that is not named too.",
+    )
+    @click.option(
+        "--subscriber",
+        "subscribers",
+        metavar="NAME",
+        multiple=True,
+        help="Consume with this subscriber, and with no other that is not named too.",
+    )
+    def run_command(listen: str | None, brokers: Sequence[str], subscribers: Sequence[str]) -> None:
         """Consume messages, without a web server, until SIGTERM or Ctrl-C."""
         found = list(lifespans())
+        with _one_line_errors():
+            # The application may say `consume=False` for its web processes.
+            mode = RunMode(
+                consume=True,
+                select=select_subscribers(found, brokers, subscribers),
+                services=None if listen is None else (WorkerServer(listen, found),),
+            )
         loggers = found[-1].loggers if found else DEFAULT
-        try:
-            services = None if listen is None else (WorkerServer(listen, found),)
-        except ImportError as error:
-            raise click.UsageError(str(error)) from error
-        # The application may say `consume=False` for its web processes.
-        mode = RunMode(consume=True, services=services)
         with run_as(mode):
             failure = asyncio.run(run(_with_brokers(host_lifespan(), mode), loggers))
         if failure is not None:
-            # Not a ClickException, which rich-click prints in a box with broken lines.
-            click.echo(f"Error: {failure}", err=True)
-            context.exit(1)
+            _exit(failure)
 
     @group.command("info")
     def info_command() -> None:
         """List brokers, subscribers and publishers."""
-        click.echo(overview(lifespans()))
+        with _one_line_errors():
+            text = overview(lifespans())
+        click.echo(text)
 
     return group
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, SetupError) as error:
+        _exit(str(error))
+
+
+def _exit(failure: str) -> NoReturn:
+    import click
+
+    # Not a ClickException, which rich-click prints in a box with broken lines.
+    click.echo(f"Error: {failure}", err=True)
+    click.get_current_context().exit(1)
 
 
 def _checked_address(context: "Context", parameter: "Parameter", value: str | None) -> str | None:  # noqa: ARG001 (the signature of a callback)
@@ -149,20 +181,89 @@ def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def select_subscribers(
+    lifespans: Iterable[BrokerLifespan], brokers: Iterable[str], subscribers: Sequence[str]
+) -> Callable[[Iterable[Broker]], frozenset[Subscriber]] | None:
+    """Return what selects the subscribers of named brokers, and named subscribers; None without a name.
+
+    Args:
+        lifespans: The lifespans that run the brokers.
+        brokers: The names of brokers, as in the overview, or their classes.
+        subscribers: The names of subscribers.
+
+    Raises:
+        SetupError: A name means nothing in these lifespans, or more than one broker or subscriber.
+    """
+    managed = _managed_by(lifespans)
+    selected = {
+        subscriber for _, subscriber in SubscriberNames().select(managed, subscribers, "--subscriber")
+    }
+    whole = {_named_broker(managed, name) for name in brokers}
+    if not selected and not whole:
+        return None
+
+    def select(brokers: Iterable[Broker]) -> frozenset[Subscriber]:
+        return frozenset(
+            each for broker in brokers for each in broker.subscribers if broker in whole or each in selected
+        )
+
+    return select
+
+
+def _named_broker(brokers: Sequence[ManagedBroker], name: str) -> Broker:
+    named = name_brokers(brokers)
+    found = [each for each in named if name in {each[0], type(each[1].broker).__name__}]
+    if len(found) == 1:
+        return found[0][1].broker
+    if found:
+        msg = f"--broker: {name!r} can mean {_listed(found)}. Name one of these."
+    else:
+        msg = f"--broker: {name!r} is no broker of this application. Its brokers: {_listed(named)}."
+    raise SetupError(msg)
+
+
+def _listed(named: Iterable[tuple[str, ManagedBroker]]) -> str:
+    return ", ".join(repr(name) for name, _ in named) or "none"
+
+
+def _managed_by(lifespans: Iterable[BrokerLifespan]) -> list[ManagedBroker]:
+    """Return the brokers of some lifespans; one that several share is listed once."""
+    brokers = dict.fromkeys(broker for lifespan in lifespans for broker in lifespan.brokers)
+    return [managed_broker(broker) for broker in brokers]
+
+
 def overview(lifespans: Iterable[BrokerLifespan]) -> str:
     """Return a table of brokers, subscribers and publishers, without credentials.
 
     Args:
-        lifespans: The lifespans that run the brokers; a broker that several share is listed once.
+        lifespans: The lifespans that run the brokers.
+
+    Raises:
+        SetupError: A selector of a lifespan names no subscriber, or more than one.
     """
-    rows = [("KIND", "NAME", "HANDLER")]
-    for broker in dict.fromkeys(broker for lifespan in lifespans for broker in lifespan.brokers):
-        kind, _, addresses = driver_for(broker).name.partition(" ")
-        rows.append((kind, addresses, ""))
-        # FastStream keeps subscribers and publishers in no defined order.
-        subscribers = (subscriber.specification for subscriber in broker.subscribers)
-        rows += sorted(("  subscriber", spec.name, spec.call_name) for spec in subscribers)
-        rows += sorted(("  publisher", publisher.specification.name, "") for publisher in broker.publishers)
+    lifespans = list(lifespans)
+    managed = _managed_by(lifespans)
+    subscribers = SubscriberNames().of(managed)
+    optional = {broker for lifespan in lifespans for broker in lifespan.optional}
+    left_out: set[Subscriber] = set()
+    for lifespan in lifespans:
+        started, not_required = lifespan.selected()
+        optional |= not_required
+        if started is not None:
+            left_out |= {each for broker in lifespan.brokers for each in broker.subscribers} - started
+    rows = [("KIND", "NAME", "DESTINATION", "GROUP", "STATE")]
+    for name, each in name_brokers(managed):
+        addresses = each.driver.name.partition(" ")[2]
+        rows.append(("broker", name, addresses, "", "optional" if each.broker in optional else ""))
+        for named in subscribers:
+            if named.managed is each:
+                states = ["left out" if named.subscriber in left_out else "consumes"]
+                states += ["optional"] if named.subscriber in optional else []
+                state = ", ".join(states)
+                rows.append(("  subscriber", named.name, named.destination, named.group or "", state))
+        # FastStream keeps publishers in no defined order.
+        publishers = sorted(publisher.specification.name for publisher in each.broker.publishers)
+        rows += [("  publisher", publisher, "", "", "") for publisher in publishers]
     return _format_table(rows)
 
 

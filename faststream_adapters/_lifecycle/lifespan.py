@@ -363,7 +363,7 @@ class BrokerLifespan:
             )
 
     def _acquire(self, host: object) -> None:
-        started, not_required = self._selected()
+        started, not_required = self.selected()
         for broker in self.brokers:
             optional = broker in self.optional
             settings = Settings(
@@ -375,10 +375,16 @@ class BrokerLifespan:
             )
             self._group.acquire(broker, settings, host, watch_handlers=self.watch_handlers)
 
-    def _selected(self) -> tuple[frozenset[Subscriber] | None, frozenset[Subscriber]]:
-        """Return the subscribers to start, None for all, and those that are optional."""
+    def selected(self) -> tuple[frozenset[Subscriber] | None, frozenset[Subscriber]]:
+        """Return the subscribers to start, None for all, and those that are optional.
+
+        Raises:
+            SetupError: A selector names no subscriber, or more than one.
+        """
         others = [each for each in self.optional if not isinstance(each, BrokerUsecase | HealthCheck)]
         optional = frozenset(each for _, each in self._select(others, "optional"))
+        if self._mode.select is not None:
+            return self._mode.select(self.brokers), optional
         if (consume := self._consumes) is True:
             return None, optional
         return frozenset(each for _, each in self._select(consume or (), "consume")), optional

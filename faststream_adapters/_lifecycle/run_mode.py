@@ -1,6 +1,6 @@
 """How lifespans run: against the real servers, or as a test wants it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from .selectors import Selection
 
 if TYPE_CHECKING:
+    from faststream_adapters._compat.faststream import Broker, Subscriber
+
     from .lifespan import BrokerLifespan
 
 
@@ -24,12 +26,14 @@ class RunMode:
         in_memory: Whether their brokers run in FastStream's TestBrokers.
         drain_delay: Whether they wait for `drain_delay` when they stop.
         consume: What they consume, whatever their own `consume` says; None: as that says.
+        select: Returns which subscribers of some brokers to start; None: as `consume` says.
         services: What runs beside them instead of their own services; None: these.
     """
 
     in_memory: bool = False
     drain_delay: bool = True
     consume: bool | Selection | None = None
+    select: "Callable[[Iterable[Broker]], frozenset[Subscriber]] | None" = None
     services: Sequence[Service] | None = None
     lifespans: "list[BrokerLifespan]" = field(default_factory=list)
     """The lifespans that have started in this mode."""

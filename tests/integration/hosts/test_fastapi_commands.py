@@ -95,9 +95,11 @@ async def publish(nats: NatsServer, order: str) -> None:
 
 def test_info_lists_the_brokers(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended("info", "service:app") == 0
-    output = capsys.readouterr().out
-    assert "NatsBroker" in output
-    assert "orders.fastapi:Handle" in output
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["KIND", "NAME", "DESTINATION", "GROUP", "STATE"],
+        ["broker", "NatsBroker", "1", "nats://127.0.0.1:1"],
+        ["subscriber", "handle", "orders.fastapi", "left", "out"],
+    ]
 
 
 @pytest.mark.parametrize(

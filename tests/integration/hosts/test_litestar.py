@@ -659,6 +659,19 @@ async def test_litestar_faststream_run_consumes_until_a_signal(nats: NatsServer,
 
 
 @pytest.mark.full
+def test_litestar_faststream_run_serves_the_endpoints_of_the_plugins(
+    nats: NatsServer, free_address: str
+) -> None:
+    words = ("faststream", "run", "--listen", free_address, "--subscriber", "handle")
+    with command(*words, url=nats.url, CONSUME="no") as process:
+        process.wait_output("host up")
+        assert httpx.get(f"http://{free_address}/ready").text == "ok"
+        assert httpx.post(f"http://{free_address}/orders/7").status_code == 404
+        process.terminate()
+        assert process.wait() == 0
+
+
+@pytest.mark.full
 def test_litestar_faststream_run_exits_with_1_if_it_cannot_start(nats: NatsServer) -> None:
     nats.stop()
     url = f"nats://user:hunter2@127.0.0.1:{nats.port}"
@@ -676,10 +689,10 @@ def test_litestar_faststream_info_lists_the_brokers_of_all_plugins() -> None:
     assert ended.returncode == 0
     lines = [line.split() for line in ended.output.splitlines()]
     assert lines == [
-        ["KIND", "NAME", "HANDLER"],
-        ["NatsBroker", "nats://one:4222"],
-        ["subscriber", "orders:Handle", "Handle"],
+        ["KIND", "NAME", "DESTINATION", "GROUP", "STATE"],
+        ["broker", "NatsBroker", "1", "nats://one:4222"],
+        ["subscriber", "handle", "orders", "consumes"],
         ["publisher", "done:Publisher"],
-        ["NatsBroker", "nats://one:4222"],
-        ["subscriber", "done:Note", "Note"],
+        ["broker", "NatsBroker", "2", "nats://one:4222"],
+        ["subscriber", "note", "done", "consumes"],
     ]

@@ -1052,6 +1052,17 @@ def test_quart_faststream_run_exits_with_1_if_the_app_cannot_start(nats: NatsSer
 
 
 @pytest.mark.full
+def test_quart_faststream_run_serves_the_endpoints_of_the_app(nats: NatsServer, free_address: str) -> None:
+    words = ("faststream", "run", "--listen", free_address, "--broker", "NatsBroker")
+    environment = {"QUART_FASTSTREAM_READINESS_PATH": "/ready"}
+    with quart_command(nats.url, *words, **environment) as process:
+        process.wait_output("starting -> running")
+        assert httpx.get(f"http://{free_address}/ready").text == "ok"
+        process.terminate()
+        assert process.wait() == 0
+
+
+@pytest.mark.full
 def test_quart_faststream_info_lists_the_brokers() -> None:
     ended = quart_command("nats://user:secret@example.com:4222", "faststream", "info").run_to_exit()
     assert ended.returncode == 0
