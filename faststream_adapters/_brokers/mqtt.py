@@ -206,12 +206,8 @@ class MqttDriver(Driver):
             await asyncio.sleep(_POLL_INTERVAL)
 
     async def pause(self, subscriber: Any) -> None:
-        client, subscription = self.client, private.subscription(subscriber)
-        if client is not None and subscription is not None:
-            await _drain(client, subscriber, unsubscribe=True)
-            if (protocol := private.protocol(client)) is not None:
-                # Otherwise zmqtt ignores the next subscription to them.
-                private.forget_filters(protocol, private.filters(subscription))
+        client: Any = self.client
+        await _drain(client, subscriber, unsubscribe=True)
         await self.stop_now(subscriber)
 
     async def resume(self, subscriber: Any) -> None:
@@ -318,6 +314,9 @@ async def _drain(client: MQTTClient, subscriber: Any, *, unsubscribe: bool = Fal
         await wait_handled(subscriber)
         # Some servers send the next messages after the last are acknowledged, but before this PINGRESP.
         await client.ping(_NEVER)
+    if unsubscribe:
+        # Otherwise zmqtt ignores the next subscription to them.
+        private.forget_filters(protocol, filters)
 
 
 def _ignore_pending_pings(client: MQTTClient) -> None:

@@ -361,9 +361,8 @@ class RabbitDriver(Driver):
     async def pause(self, subscriber: Any) -> None:
         queue, tag = private.consumer(subscriber)
         await _cancel_consumer(subscriber)
-        if isinstance(queue, RobustQueue):
-            # If the connection is lost at this moment, the client must not restore the consumer.
-            private.forget_consumer(queue, tag)
+        # If the connection is lost at this moment, the client must not restore the consumer.
+        private.forget_consumer(queue, tag)
         await _let_arrive()
         await wait_handled(subscriber)
         # Not stop(): with the queue, resume() makes the declarations on a channel of its own first.

@@ -119,7 +119,7 @@ def has_restored_consumers(queue: RobustQueue) -> bool:
     return bool(queue._consumers)
 
 
-def forget_consumer(queue: RobustQueue, tag: str) -> None:
+def forget_consumer(queue: Any, tag: str) -> None:
     """Keep aio-pika from restoring a consumer after a reconnect."""
     queue._consumers.pop(tag, None)
 

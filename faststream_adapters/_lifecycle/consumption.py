@@ -24,7 +24,7 @@ _REACHABLE_TIMEOUT = 1.0
 """Seconds that a check before a change may take."""
 
 _CHECK_INTERVAL = 0.1
-"""Seconds between two such checks."""
+"""Seconds between two such checks, and between two polls of handlers that finish."""
 
 
 class Consumption:
@@ -63,11 +63,7 @@ class Consumption:
         return self._monitor.paused
 
     def begin(self, selected: Selected) -> None:
-        """Begin with the subscribers that `consume=` selects.
-
-        Args:
-            selected: The subscribers.
-        """
+        """Begin with the subscribers that `consume=` selects."""
         self._selected = selected
         self._decided.clear()
         # A lock belongs to the event loop in which a task first waited for it.
@@ -152,7 +148,7 @@ class Consumption:
 
     def _is_due(self, subscriber: Subscriber) -> bool:
         """Return whether a subscriber has to be changed now."""
-        if not self._managed.up:
+        if not self._managed.up or not self._managed.owners:
             return False
         if subscriber in self.paused:
             return subscriber.running
@@ -204,8 +200,10 @@ class Consumption:
         self._driver.pausing.add(subscriber)
         try:
             await self._driver.pause(subscriber)
-        except Exception as error:  # noqa: BLE001 (what cannot be stopped cleanly is cut off)
+        except Exception as error:  # noqa: BLE001 (as when its connection is lost meanwhile)
             self._warn("could not be paused cleanly", subscriber, class_and_text(error))
+            while not self._driver.is_idle(subscriber):  # noqa: ASYNC110 (there is no event for the end of the handlers)
+                await asyncio.sleep(_CHECK_INTERVAL)
             await self._cut_off(subscriber)
         finally:
             self._driver.pausing.discard(subscriber)

@@ -174,11 +174,11 @@ class SubscriberMonitor:
     async def restart_failed(self) -> None:
         """Restart the subscribers whose task or consumer is gone, when their handlers have finished."""
         for subscriber, watched in list(self._watched.items()):
-            lock = self.lock(subscriber)
-            if subscriber in self.paused or lock.locked():
-                continue
             fault = watched.restarting or watched.fault
-            if fault in _RESTARTED and self._may_restart(subscriber, watched):
+            if fault not in _RESTARTED or subscriber in self.paused:
+                continue
+            lock = self.lock(subscriber)
+            if not lock.locked() and self._may_restart(subscriber, watched):
                 async with lock:
                     await self._restart(subscriber, watched, fault)
 

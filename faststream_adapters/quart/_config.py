@@ -14,6 +14,7 @@ from faststream_adapters._utils.options import declared, type_of
 _PREFIX = "FASTSTREAM_"
 _KEYS = {f"{_PREFIX}{name.upper()}": name for name in declared(AdapterKeywords)}
 _PARSED_TYPES = (bool, float, float | None)
+_CONSUME = "consume"
 
 
 def keywords_from_config(app: Quart, loggers: Loggers) -> dict[str, Any]:
@@ -36,6 +37,8 @@ def keywords_from_config(app: Quart, loggers: Loggers) -> dict[str, Any]:
         value = app.config.setdefault(key, None)
         if value is not None and value != "":
             kind = type_of(AdapterKeywords, name)
+            if name == _CONSUME:
+                value = _parse_consume(value)
             keywords[name] = _parse(key, value, kind) if kind in _PARSED_TYPES else value
     return keywords
 
@@ -50,3 +53,13 @@ def _parse(key: str, value: object, kind: object) -> bool | float:
         raise SetupError(msg)
     # In environment variables, 0 and 1 are booleans too.
     return bool(value) if kind is bool and value in {0, 1} else value
+
+
+def _parse_consume(value: object) -> object:
+    """Return a boolean or names, which are separated by commas if they come from an environment variable."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = json.loads(value.lower())
+    if value in (0, 1):
+        return bool(value)
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value

@@ -207,13 +207,13 @@ class Service:
         self.started = asyncio.Event()
         self.may_finish = asyncio.Event()
         self.may_finish.set()
-        self._subscriber(self.channel)(self.handle)
-        self._subscriber(f"{self.channel}-other")(self.other)
+        self.subscriber(self.channel)(self.handle)
+        self.subscriber(f"{self.channel}-other")(self.other)
         self.lifespan = BrokerLifespan(self.broker)
         self.managed = managed_broker(self.broker)
         self.driver = self.managed.driver
 
-    def _subscriber(self, channel: str) -> Any:
+    def subscriber(self, channel: str) -> Any:
         options = self.kind.options(channel)
         positional = next(
             (options.pop(name) for name in ("subject", "topics", "topic", "queue") if name in options), None
@@ -704,11 +704,19 @@ async def test_a_subscriber_that_does_not_stop_cleanly_is_cut_off(
     async def fail(subscriber: object) -> None:
         raise KeyError
 
+    service.may_finish.clear()
     async with service.lifespan:
+        await service.publish(0)
+        await service.started.wait()
         with monkeypatch.context() as patched:
             patched.setattr(service.driver, "pause", fail)
             patched.setattr(service.driver, "stop_now", fail)
-            await service.lifespan.pause("handle")
+            pausing = asyncio.create_task(service.lifespan.pause("handle"))
+            await eventually(lambda: "could not be paused" in caplog.text)
+            service.may_finish.set()
+            await pausing
+        # The handler was not cut off.
+        assert service.handled == [0]
         assert "handle could not be paused cleanly: KeyError" in caplog.text
         assert "handle could not be stopped: KeyError" in caplog.text
         assert service.code == "paused"
@@ -761,6 +769,41 @@ async def test_the_base_driver_pauses_by_public_methods(
         assert service.broker.config.broker_config.graceful_timeout == timeout
         await service.lifespan.resume(["handle", "other"])
         await service.publish_and_handle(2)
+
+
+async def test_a_broker_without_a_driver_is_paused_without_a_check(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(service.driver), "has_client", False)
+    async with service.lifespan:
+        await service.publish_and_handle(1)
+        await service.lifespan.pause("handle")
+        await service.lifespan.resume("handle")
+        await service.publish_and_handle(2)
+
+
+@pytest.mark.parametrize(
+    "name", ["nats", "redis-group", "mqtt", pytest.param("rabbit", marks=pytest.mark.full)]
+)
+async def test_a_subscriber_without_a_handler_can_be_paused(
+    name: str, service_of: Callable[[str], Service]
+) -> None:
+    service = service_of(name)
+    subscriber = service.subscriber(f"{service.channel}-answers")
+    async with service.lifespan:
+        await service.lifespan.pause(subscriber)
+        assert not subscriber.running
+        await service.lifespan.resume(subscriber)
+        assert subscriber.running
+        await service.publish_and_handle(1)
+
+
+async def test_a_redis_cluster_pauses_by_public_methods(service_of: Callable[[str], Service]) -> None:
+    service = service_of("redis-group")
+    [subscriber] = [each for each in service.broker.subscribers if "other" in each.stream_sub.name]
+    # The driver of a cluster has no reader for its subscribers.
+    await service.driver.pause(subscriber)
+    assert not subscriber.running
 
 
 # --- consume= and optional= ---

@@ -556,6 +556,16 @@ async def test_keywords_can_come_from_the_environment(
 
 
 @pytest.mark.parametrize(
+    ("value", "consume"),
+    [("true", True), ("1", True), (0, False), (False, False), ("a, b@c", ("a", "b@c")), (["a"], ("a",))],
+)
+def test_subscribers_are_selected_in_the_config(broker: NatsBroker, value: object, consume: object) -> None:
+    app = Quart("shop")
+    app.config["FASTSTREAM_CONSUME"] = value
+    assert QuartFastStream(broker, app=app).broker_lifespan.consume == consume
+
+
+@pytest.mark.parametrize(
     ("key", "value"), [("DRAIN_DELAY", "soon"), ("SUPERVISE", "yes"), ("PROBE_TIMEOUT", [1])]
 )
 def test_an_invalid_value_in_the_config_is_an_error(broker: NatsBroker, key: str, value: object) -> None:
