@@ -304,9 +304,9 @@ class BrokerLifespan:
         self._delay = self._drained = None
         # A stop that was cancelled has not raised them.
         self._errors = []
-        self.status.set("starting")
         for check in self.checks:
             check.attach()
+        self.status.set("starting")
         self._check_shutdown_time()
         self.prepare_brokers()
         self._forget_pauses()

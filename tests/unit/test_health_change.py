@@ -160,12 +160,13 @@ async def test_nothing_is_reported_from_the_drain_on_and_a_new_start_begins_agai
     with in_memory():
         for run in range(2):
             async with lifespan:
-                await eventually(lambda run=run: len(changes.words) == 3 * (run + 1))  # type: ignore[misc]
+                await eventually(lambda run=run: len(changes.words) == 4 * run + 3)  # type: ignore[misc]
                 database.up = False
+                await eventually(lambda run=run: len(changes.words) == 4 * run + 4)  # type: ignore[misc]
                 lifespan.drain(lambda: None)
                 await lifespan.draining()
             database.up = True
-    assert changes.words == STARTED * 2
+    assert changes.words == [*STARTED, ("check", "database", "ok", "check_failed")] * 2
 
 
 async def test_each_of_two_lifespans_that_share_a_broker_reports() -> None:
