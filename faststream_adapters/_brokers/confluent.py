@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 import sys
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
@@ -19,8 +19,10 @@ from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
+
+# The type checkers' view of the package does not re-export OffsetSpec.
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from faststream.confluent import KafkaBroker
 from faststream.confluent.helpers.client import AsyncConfluentConsumer, AsyncConfluentProducer
 
@@ -50,6 +52,9 @@ _POLL_INTERVAL = 0.05
 _GRACE = 0.3
 """Seconds that a server may take to reply after all connections were lost."""
 
+_BACKLOG_TIMEOUT = 0.8
+"""Seconds that the positions of a consumer, and then the ends of its partitions, may take."""
+
 _END_TIMEOUT = 2.0
 """Seconds to wait for a consumer to close; after that librdkafka continues in a daemon thread."""
 
@@ -68,6 +73,12 @@ _REJECTED = {
 }
 _UNREACHABLE = {private.ALL_BROKERS_DOWN, private.RESOLVE, private.SSL, private.TRANSPORT}
 _TIMED_OUT = {private.TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}
+
+
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # confluent-kafka left it untyped
+
+Partition = tuple[str, int]
+"""A topic and the number of one of its partitions."""
 
 
 class ConnectionState:
@@ -175,6 +186,18 @@ class MetadataClient:
         while not all(reply.done() for reply in replies.values()):  # noqa: ASYNC110 (see _POLL_INTERVAL)
             await asyncio.sleep(_POLL_INTERVAL)
         return {name: _partitions(reply) for name, reply in replies.items()}
+
+    async def end_offsets(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """Return the offset after the last message of each partition, of those that the server knows."""
+        replies = self._attached_client().list_offsets(
+            dict.fromkeys((TopicPartition(*each) for each in partitions), _LATEST),
+            request_timeout=_BACKLOG_TIMEOUT,
+        )
+        while not all(reply.done() for reply in replies.values()):  # noqa: ASYNC110 (see _POLL_INTERVAL)
+            await asyncio.sleep(_POLL_INTERVAL)
+        found = {each: reply.result().offset for each, reply in replies.items() if not reply.exception()}
+        # A request that times out has an invalid offset, and no error.
+        return {(each.topic, each.partition): offset for each, offset in found.items() if offset >= 0}
 
 
 def _partitions(reply: "Future[Any]") -> Collection[int] | None:
@@ -341,6 +364,25 @@ class ConfluentDriver(Driver):
             # The consumer is closed. FastStream polls it forever and does not notice.
             return "consumer_missing"
         return await self._topics.find_mismatch(subscriber, self.broker.subscribers) or "ok"
+
+    async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
+        positions = await asyncio.gather(*map(_positions, subscribers))
+        partitions = {partition for each in positions for partition in each or ()}
+        ends = await self._end_offsets(partitions)
+        return {
+            subscriber: sum(max(ends[each] - offset, 0) for each, offset in known.items() if each in ends)
+            for subscriber, known in zip(subscribers, positions, strict=True)
+            if known is not None and (not known or not ends.keys().isdisjoint(known))
+        }
+
+    def is_backlog_shared(self, subscriber: Any) -> bool:  # noqa: ARG002 (never)
+        # Each consumer has partitions of its own.
+        return False
+
+    async def _end_offsets(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        if self._metadata_client is None or not partitions:
+            return {}
+        return await self._metadata_client.end_offsets(partitions)
 
     async def _describe_topics(self, names: list[str]) -> Found:
         return {} if self._metadata_client is None else await self._metadata_client.describe_topics(names)
@@ -569,6 +611,27 @@ async def _call_consumer(consumer: AsyncConfluentConsumer, name: str, *args: Any
     """Call a method of librdkafka's consumer in its thread, where calls do not overlap."""
     method: Callable[..., Any] = getattr(consumer.consumer, name)
     return await asyncio.get_running_loop().run_in_executor(private.executor(consumer), method, *args)
+
+
+async def _positions(subscriber: Any) -> dict[Partition, int] | None:
+    """Return the position in each partition of a subscriber's consumer; None if it has none or is busy."""
+    consumer, loop = subscriber.consumer, asyncio.get_running_loop()
+    if consumer is None:
+        return None
+    with suppress(KafkaException, RuntimeError, TimeoutError):
+        async with asyncio.timeout(_BACKLOG_TIMEOUT):
+            return await loop.run_in_executor(private.executor(consumer), _read_positions, consumer.consumer)
+    return None
+
+
+def _read_positions(client: Any) -> dict[Partition, int]:
+    """Read the position in each partition; called in the consumer's thread."""
+    positions = client.position(client.assignment())
+    unknown = [each for each in positions if each.offset < 0]
+    if unknown:
+        # It has received nothing from them since they were assigned to it.
+        positions += client.committed(unknown, timeout=_GRACE)
+    return {(each.topic, each.partition): each.offset for each in positions if each.offset >= 0}
 
 
 async def _pause(subscriber: Any) -> None:

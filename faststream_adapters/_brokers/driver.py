@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -48,17 +48,17 @@ class Driver:
     - truthful probes: `client`, `check`, `classify`, `local_status`, `connection_id`, `start_check`
     - supervision: `is_closed`, `is_reconnecting`, `reconnect`, `abort`, `forget_connection`
     - subscribers: `running_tasks`, `expected_tasks`, `is_idle`, `check_subscriber`, `on_started`, `restart`,
-      `dropped`
+      `dropped`, `backlogs`, `is_backlog_shared`
     - start and stop: `connect`, `declare`, `start_subscribers`, `drain`, `leave_groups`, `stop`, `stop_now`
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
-    `stop` and `abort` of one broker never overlap, but a `check` or `check_subscriber` may be under way
-    while one of them begins. So may `pause` and `resume` of a subscriber, and `drain` leaves out those in
-    `pausing`. Members that are not coroutines are called often, up to a hundred times per
-    second, and must neither block nor raise.
+    `stop` and `abort` of one broker never overlap, but a `check`, `check_subscriber` or `backlogs` may be
+    under way while one of them begins. So may `pause` and `resume` of a subscriber, and `drain` leaves out
+    those in `pausing`. Members that are not coroutines are called often, up to a hundred times per second, and
+    must neither block nor raise.
 
     Cancellation: `connect`, `declare` and `start_subscribers` may be cancelled at any await; `abort` follows
     and must leave no connection, task or thread behind. `abort` itself is cancelled only after 15 s. `check`
@@ -199,9 +199,31 @@ class Driver:
         """Return with whom a subscriber shares its messages, such as a consumer group, or None."""
         return None
 
-    def dropped(self, subscriber: Subscriber) -> int:  # noqa: ARG002 (for clients that drop messages)
-        """Return how many messages the client has dropped because a subscriber was too slow."""
-        return 0
+    def dropped(self, subscriber: Subscriber) -> int | None:  # noqa: ARG002 (for clients that drop messages)
+        """Return how many messages the client has dropped because a subscriber was too slow.
+
+        Returns:
+            None for a client that drops none.
+        """
+        return None
+
+    async def backlogs(self, subscribers: Sequence[Subscriber]) -> Mapping[Subscriber, int]:  # noqa: ARG002 (for servers that report it)
+        """Return how many messages wait on the server for each subscriber, without those delivered to it.
+
+        Called every few seconds, after `check_subscriber`, while an endpoint shows the backlogs; cancelled
+        after two seconds. A subscriber whose backlog is unknown is left out.
+
+        Args:
+            subscribers: The subscribers that consume.
+        """
+        return {}
+
+    def is_backlog_shared(self, subscriber: Subscriber) -> bool:
+        """Return whether the backlog of a subscriber is the same in every process that consumes with it.
+
+        Otherwise each process has a backlog of its own, and the service has their sum.
+        """
+        return self.is_load_balanced(subscriber) is not False
 
     async def check_subscriber(self, subscriber: Subscriber) -> SubscriberCode | Mismatch:  # noqa: ARG002 (for servers that report it)
         """Check on the server that it would deliver messages to a subscriber.

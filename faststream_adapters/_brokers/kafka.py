@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Collection, Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -43,6 +43,9 @@ CONNECT_TIMEOUT = 10.0
 
 _END_TIMEOUT = 2.0
 """Seconds that each part of a client may take to end."""
+
+_BACKLOG_TIMEOUT = 1.5
+"""Seconds that the server may take for the backlog of a subscriber, behind its request for messages."""
 
 _NODES = 3
 """How many nodes of the cluster a check sends its request to at once: one of them may be down."""
@@ -117,6 +120,15 @@ class KafkaDriver(Driver):
 
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         return await self._topics.find_mismatch(subscriber, self.broker.subscribers) or "ok"
+
+    async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
+        backlogs = await asyncio.gather(*map(_backlog, subscribers))
+        found = zip(subscribers, backlogs, strict=True)
+        return {subscriber: backlog for subscriber, backlog in found if backlog is not None}
+
+    def is_backlog_shared(self, subscriber: Any) -> bool:  # noqa: ARG002 (never)
+        # Each consumer has partitions of its own.
+        return False
 
     async def _describe_topics(self, names: list[str]) -> Found:
         reply = await _request_metadata(self.client, self._connection_group(), names)
@@ -236,6 +248,23 @@ def _consumers(subscriber: Any) -> Iterator[AIOKafkaConsumer]:
     for consumer in subgroup or (subscriber.consumer,):
         if isinstance(consumer, AIOKafkaConsumer):
             yield consumer
+
+
+async def _backlog(subscriber: Any) -> int | None:
+    """Return how many messages the partitions of a subscriber have after its position; None if unknown."""
+    backlog: int | None = None
+    try:
+        async with asyncio.timeout(_BACKLOG_TIMEOUT):
+            for consumer in _consumers(subscriber):
+                backlog = backlog or 0
+                # The consumer knows an end of its own, but only since its last request for messages.
+                ends = await consumer.end_offsets(consumer.assignment())
+                for partition, end in ends.items():
+                    backlog += max(end - await consumer.position(partition), 0)
+    except (KafkaError, TimeoutError):
+        # Also if the group has just assigned a partition to another consumer.
+        return None
+    return backlog
 
 
 def _cancel_unassigned_warning(consumer: AIOKafkaConsumer) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from socket import gaierror
 from ssl import SSLError
@@ -160,6 +160,8 @@ class RabbitDriver(Driver):
         self._exchanges_checked: WeakKeyDictionary[object, float] = WeakKeyDictionary()
         # The result of the last completed check of each subscriber.
         self._subscriber_codes: WeakKeyDictionary[object, SubscriberCode] = WeakKeyDictionary()
+        # How many messages are ready in the queue of each subscriber, as the server last reported.
+        self._ready: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
     @property
     def client(self) -> RobustConnection | None:
@@ -222,8 +224,11 @@ class RabbitDriver(Driver):
 
     def is_load_balanced(self, subscriber: Any) -> bool | None:
         # A queue without a name belongs to one process, and each process reads all messages of a stream.
-        queue = subscriber.queue
-        return bool(queue.name) and queue.arguments.get("x-queue-type") != QueueType.STREAM.value
+        return bool(subscriber.queue.name) and not _is_stream(subscriber)
+
+    async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
+        # The checks of the consumers have just asked for them.
+        return {each: self._ready[each] for each in subscribers if each in self._ready}
 
     def destination(self, subscriber: Any) -> str:
         return private.queue_name(subscriber) or subscriber.exchange.name
@@ -234,6 +239,7 @@ class RabbitDriver(Driver):
             return "ok"
         loop = asyncio.get_running_loop()
         started = loop.time()
+        self._ready.pop(subscriber, None)
         # One at a time, because a missing queue closes the channel. The timeout does not include this wait.
         async with self._subscriber_lock:
             # If another check timed out during the wait, this one would only time out too.
@@ -252,6 +258,8 @@ class RabbitDriver(Driver):
         try:
             self._subscriber_channel = await self._open_channel(self._subscriber_channel)
             reply = await _await_reply(self._subscriber_channel.queue_declare(queue.name, passive=True))
+            if not _is_stream(subscriber):
+                self._ready[subscriber] = reply.message_count or 0
             await self._check_exchanges(subscriber, self._subscriber_channel)
         except ChannelNotFoundEntity:
             return "consumer_missing"
@@ -419,6 +427,11 @@ class RabbitDriver(Driver):
         half = (connection.connection_tune.channel_max or _CHANNEL_MAX) // 2
         number = next((number for number in range(half, 0, -1) if number not in connection.channels), None)
         return await _await_reply(connection.channel(number, publisher_confirms=False))
+
+
+def _is_stream(subscriber: Any) -> bool:
+    """Return whether the queue of a subscriber is a stream, which keeps the messages that were consumed."""
+    return bool(subscriber.queue.arguments.get("x-queue-type") == QueueType.STREAM.value)
 
 
 def _declared(subscriber: Any) -> str:

@@ -17,6 +17,7 @@ from faststream_adapters._brokers.codes import CODES, Code
 from faststream_adapters._lifecycle.broker_check import Result
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 from faststream_adapters._lifecycle.managed import ManagedBroker
+from faststream_adapters._lifecycle.statistics import Collected
 from faststream_adapters._lifecycle.targets import Target, TargetView
 from faststream_adapters._utils.options import accepts, complete
 
@@ -253,7 +254,7 @@ def make_liveness_asgi(*targets: Target, **keywords: Unpack[LivenessKeywords]) -
     """
     target, options = TargetView(targets), complete(LivenessKeywords, keywords)
     if options["max_handler_age"] is not None:
-        target.watch_handlers()
+        target.collect(Collected.MESSAGES)
     return _Liveness(target, options)
 
 

@@ -1,8 +1,8 @@
 """The verdicts of the probes, computed from the lifespans' states and the results of broker checks."""
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
 from faststream_adapters._lifecycle.broker_check import Result
@@ -102,7 +102,8 @@ def liveness(
     for managed in brokers:
         if managed.is_unrecoverable():
             return "closed" if managed.driver.is_closed else "task_failed"
-        if max_handler_age is not None and managed.watch_handlers().oldest > max_handler_age:
+        statistics = managed.statistics
+        if max_handler_age is not None and statistics is not None and statistics.oldest > max_handler_age:
             return "handler_stuck"
     return "ok"
 
@@ -110,6 +111,74 @@ def liveness(
 def startup(lifespans: Iterable[BrokerLifespan]) -> Code:
     """Return "ok" if every lifespan has been running at least once."""
     return "ok" if all(lifespan.status.was_running for lifespan in lifespans) else "starting"
+
+
+class SubscriberReading(NamedTuple):
+    """What is known of a subscriber at one moment; less than `SubscriberInfo`, which takes longer to make.
+
+    Args:
+        broker: The name of its broker.
+        name: Its name.
+        code: The code of its health.
+        oldest: How long the oldest message in flight has been handled, in seconds; 0 if there is none.
+        backlog: How many messages wait on the server; None if that is unknown.
+        backlog_is_shared: Whether all processes have the same backlog.
+        dropped: How many messages the client has dropped; None if it never drops any.
+    """
+
+    broker: str
+    name: str
+    code: Code
+    oldest: float
+    backlog: int | None
+    backlog_is_shared: bool
+    dropped: int | None
+
+
+class Snapshot(NamedTuple):
+    """What is known of a target at one moment, without a new check.
+
+    Args:
+        code: The verdict of readiness.
+        restarts: How often each broker was restarted.
+        checks: The code of each of the application's own checks.
+        subscribers: The subscribers.
+    """
+
+    code: Code
+    restarts: Mapping[str, int]
+    checks: Mapping[str, Code]
+    subscribers: Sequence[SubscriberReading]
+
+
+def snapshot(target: TargetView) -> Snapshot:
+    """Return what is known of a target, from the checks that supervision makes every second."""
+    running = [each for each in dict.fromkeys(target.lifespans) if each.state == "running"]
+    checks = [check for lifespan in running for check in lifespan.checks]
+    results: dict[Checked, Result] = {each: Result(each.code, 0.0) for each in target.managed_brokers}
+    # Before its first result readiness would wait for a check.
+    results |= {each: Result(each.code, 0.0) for each in checks if each.code != "not_started"}
+    return Snapshot(
+        readiness(target, results),
+        {name: managed.restarts for name, managed in target.named},
+        # Two lifespans that share a broker may have checks of the same name: the one that fails counts.
+        {each.name: each.code for each in sorted(checks, key=lambda each: each.code != "ok")},
+        [_read(each) for each in target.named_subscribers],
+    )
+
+
+def _read(named: NamedSubscriber) -> SubscriberReading:
+    managed, subscriber = named.managed, named.subscriber
+    statistics, backlog = managed.statistics, managed.backlogs.get(subscriber)
+    return SubscriberReading(
+        named.broker,
+        named.name,
+        managed.subscriber_code(subscriber),
+        0.0 if statistics is None else statistics[subscriber].oldest,
+        backlog,
+        backlog is not None and managed.driver.is_backlog_shared(subscriber),
+        managed.driver.dropped(subscriber),
+    )
 
 
 def details(target: TargetView, code: Code, results: Results, counted: Counted) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from faststream_adapters._utils.redaction import without_secrets
 from faststream_adapters._utils.tasks import uninterrupted
 
 from .managed import POLL_INTERVAL, ManagedBroker, Settings, managed_broker
+from .statistics import Collected
 
 if TYPE_CHECKING:
     from .lifespan import BrokerLifespan
@@ -42,21 +43,20 @@ class BrokerGroup:
         """Whether a broker was started under a TestBroker."""
         return any(managed.in_memory for managed in self._managed)
 
-    def acquire(self, broker: Broker, settings: Settings, host: object, *, watch_handlers: bool) -> None:
+    def acquire(self, broker: Broker, settings: Settings, host: object, collected: Collected) -> None:
         """Start a broker, unless another owner has started it.
 
         Args:
             broker: The broker.
             settings: How it is managed.
             host: The application around it.
-            watch_handlers: Whether to record since when each message is being handled.
+            collected: What to collect of it.
 
         Raises:
             SetupError: Another owner runs it with other settings, or in another host.
         """
         managed = managed_broker(broker)
-        if watch_handlers:
-            managed.watch_handlers()
+        managed.collect(collected)
         if not self._managed:
             # An event belongs to the event loop in which it was first awaited.
             self._gate = asyncio.Event()

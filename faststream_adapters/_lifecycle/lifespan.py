@@ -31,6 +31,7 @@ from .selectors import Selection, SubscriberNames, as_tuple
 from .services import Services
 from .signals import DrainSignals
 from .state import LifespanState
+from .statistics import Collected
 from .subscriber_info import SubscriberInfo, describe
 from .targets import parse_targets
 from .workers import warn_about_workers
@@ -86,11 +87,9 @@ class BrokerLifespan:
         """The application's own health checks."""
         self.was_entered = False
         """Whether the lifespan was ever entered."""
-        self.watch_handlers = False
-        """Whether to record since when each message is being handled."""
         hook = options["on_health_change"]
-        self.poll_checks = hook is not None
-        """Whether to call the health checks regularly while the lifespan is running."""
+        self.collected = Collected.NOTHING if hook is None else Collected.CHECKS
+        """What is shown or reported of its brokers and checks, so that it has to be collected."""
         self.preparations: list[Callable[[object], None]] = []
         """Called with the host before the brokers start, when all of them are known."""
         self.services = Services(self)
@@ -373,7 +372,7 @@ class BrokerLifespan:
                 optional=optional,
                 optional_subscribers=not_required.intersection(broker.subscribers),
             )
-            self._group.acquire(broker, settings, host, watch_handlers=self.watch_handlers)
+            self._group.acquire(broker, settings, host, self.collected)
 
     def selected(self) -> tuple[frozenset[Subscriber] | None, frozenset[Subscriber]]:
         """Return the subscribers to start, None for all, and those that are optional.
@@ -393,7 +392,7 @@ class BrokerLifespan:
         await self._group.start(self.startup_timeout)
         await self._hooks.after_startup()
         if self.state == "starting":
-            if self.poll_checks:
+            if any(Collected.CHECKS in each.collected for each in (self, *self._group)):
                 for check in self.checks:
                     check.start_polling()
             self.status.set("running")

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
@@ -26,11 +26,11 @@ from faststream_adapters._utils.tasks import cancel_and_wait, uninterrupted
 
 from .broker_check import BrokerCheck, Result
 from .consumption import Consumption, Selected
-from .handler_ages import HandlerAges
 from .publishing import PublishGuard
 from .reasons import start_failure
 from .run_mode import current_mode
 from .start_log import StartLog
+from .statistics import Collected, Statistics
 from .subscriber_info import Counters
 from .subscriber_monitor import SubscriberMonitor
 from .supervisor import Supervisor
@@ -43,6 +43,9 @@ REACHABLE_TIMEOUT = 1.0
 
 ABORT_TIMEOUT = 15.0
 """Seconds that a driver's `abort` may take; with unreachable servers it needs several."""
+
+BACKLOG_TIMEOUT = 2.0
+"""Seconds that the backlogs of all subscribers of a broker may take."""
 
 _CONNECT_DELAY = 0.1
 """Seconds until a lost broker connects again in the drain: usually it is closed sooner."""
@@ -109,9 +112,14 @@ class ManagedBroker:
         self.broker_check = BrokerCheck(self.driver)
         self.monitor = SubscriberMonitor(self.driver)
         self.consumption = Consumption(self)
-        self.handler_ages: HandlerAges | None = None
-        self.counters: Callable[[Subscriber], Counters] | None = None
-        """Returns what is counted of a subscriber; None unless something counts."""
+        self.collected = Collected.NOTHING
+        """What endpoints show of it, so that it has to be collected."""
+        self.statistics: Statistics | None = None
+        """What was counted of its messages, if that is collected."""
+        self.backlogs: Mapping[Subscriber, int] = {}
+        """How many messages wait on the server for each subscriber, as far as that is collected and known."""
+        self.restarts = 0
+        """How often supervision has restarted it."""
         self.owners: list[BrokerLifespan] = []
         """The lifespans that run it."""
         self.settings: Settings | None = None
@@ -256,12 +264,22 @@ class ManagedBroker:
         if closed == (self.publishing.state == "open"):
             self.publishing.set("refusing" if closed else "open")
 
-    def watch_handlers(self) -> HandlerAges:
-        """Record from now on since when each message is being handled, and return the record."""
-        if self.handler_ages is None:
-            self.handler_ages = HandlerAges()
-            self.broker.insert_middleware(self.handler_ages)
-        return self.handler_ages
+    def counters(self, subscriber: Subscriber) -> Counters:
+        """Return what was counted of a subscriber, as far as that is collected."""
+        backlog = self.backlogs.get(subscriber)
+        if self.statistics is None:
+            return Counters(backlog=backlog)
+        counts = self.statistics[subscriber]
+        return Counters(
+            counts.in_flight, counts.oldest, counts.received, counts.failed, counts.last_message_at, backlog
+        )
+
+    def collect(self, what: Collected) -> None:
+        """Collect this too from now on."""
+        self.collected |= what
+        if Collected.MESSAGES in what and self.statistics is None:
+            self.statistics = Statistics()
+            self.broker.insert_middleware(self.statistics)
 
     # Used by lifespans.
 
@@ -452,10 +470,25 @@ class ManagedBroker:
     async def restart(self, settings: Settings) -> None:
         """Restart a lost broker, and retry until this succeeds; called by the supervisor."""
         self._warn("Restarting %s.")
+        self.restarts += 1
         self.consumption.remember()
         self._reset()
         await self._abort()
         await self._start(settings._replace(retry=True))
+
+    async def update_backlogs(self) -> None:
+        """Ask the server how many messages wait for its subscribers, if an endpoint shows that."""
+        if Collected.BACKLOGS not in self.collected:
+            return
+        running = [each for each in self.broker.subscribers if each.calls and each.running]
+        backlogs: Mapping[Subscriber, int] = {}
+        try:
+            async with asyncio.timeout(BACKLOG_TIMEOUT):
+                backlogs = await self.driver.backlogs(running)
+        except Exception as error:  # noqa: BLE001 (without the backlogs everything else goes on)
+            logger = self.driver.loggers["metrics"]
+            logger.debug("%s: %s while asking for backlogs", self.driver.name, type(error).__name__)
+        self.backlogs = backlogs
 
     async def _connect_again(self, settings: Settings) -> None:
         """Connect a drained broker without its subscribers, and retry until this succeeds."""
@@ -483,6 +516,7 @@ class ManagedBroker:
         self._declared = asyncio.Event()
         self._start_ended = asyncio.Event()
         self.monitor.clear()
+        self.backlogs = {}
 
     async def _run(self, settings: Settings, gate: asyncio.Event, after: asyncio.Event | None) -> None:
         if after is not None:

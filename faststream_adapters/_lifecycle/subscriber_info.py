@@ -20,9 +20,6 @@ class Counters:
     backlog: int | None = None
 
 
-NOT_COUNTED = Counters()
-
-
 @dataclass(frozen=True, slots=True)
 class SubscriberInfo:
     """A subscriber of a lifespan, as it was when the lifespan was asked.
@@ -63,7 +60,7 @@ def describe(subscribers: Iterable[NamedSubscriber]) -> tuple[SubscriberInfo, ..
 
 def _describe(named: NamedSubscriber) -> SubscriberInfo:
     managed = named.managed
-    counters = NOT_COUNTED if managed.counters is None else managed.counters(named.subscriber)
+    counters = managed.counters(named.subscriber)
     return SubscriberInfo(
         named.name,
         named.broker,

@@ -50,9 +50,18 @@ class Supervisor:
         self._last_healthy = monotonic()
         self._last_subscribers_check = -math.inf
         self._last_error = ""
+        self._asking: asyncio.Task[None] | None = None
+        """Asks the server for the backlogs."""
 
     async def run(self) -> None:
         """Supervise until cancelled."""
+        try:
+            await self._run()
+        finally:
+            if self._asking is not None:
+                self._asking.cancel()
+
+    async def _run(self) -> None:
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             try:
@@ -97,6 +106,9 @@ class Supervisor:
         if ask_server:
             self._last_subscribers_check = monotonic()
         await self._managed.monitor.poll(ask_server=ask_server)
+        if ask_server and (self._asking is None or self._asking.done()):
+            # Meanwhile supervision goes on.
+            self._asking = asyncio.create_task(self._managed.update_backlogs())
         if self._settings.supervise and self._driver.local_status() is None:
             await self._managed.monitor.restart_failed()
 

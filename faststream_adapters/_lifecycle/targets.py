@@ -11,6 +11,7 @@ from faststream_adapters._utils.loggers import HasLogger, Loggers
 from .health_check import ManagedCheck
 from .managed import ManagedBroker, managed_broker
 from .selectors import NamedSubscriber, SubscriberNames, name_brokers
+from .statistics import Collected
 from .subscriber_info import SubscriberInfo, describe
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class TargetView:
         self._managed = [managed_broker(broker) for broker in self._brokers]
         self._own = [] if self.lifespan is None else [self.lifespan]
         self._names = SubscriberNames()
+        self._collected = Collected.NOTHING
         self.loggers = loggers_of(targets)
         """Where lines about the target are logged."""
 
@@ -127,6 +129,8 @@ class TargetView:
         if app is not None and app.brokers != self._brokers:
             self._brokers = list(app.brokers)
             self._managed = [managed_broker(broker) for broker in self._brokers]
+            for managed in self._managed:
+                managed.collect(self._collected)
         return self._managed
 
     @property
@@ -157,10 +161,11 @@ class TargetView:
         """What is known of these subscribers."""
         return describe(self.named_subscribers)
 
-    def watch_handlers(self) -> None:
-        """Record from now on since when each message is being handled."""
+    def collect(self, what: Collected) -> None:
+        """Collect this too from now on, also of brokers that are added to an app later."""
+        self._collected |= what
         if self.lifespan is not None:
             # More brokers may be added to its app before it starts.
-            self.lifespan.watch_handlers = True
+            self.lifespan.collected |= what
         for managed in self.managed_brokers:
-            managed.watch_handlers()
+            managed.collect(what)

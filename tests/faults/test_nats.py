@@ -12,6 +12,7 @@ from nats.errors import SlowConsumerError
 
 from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_asgi
 from faststream_adapters._brokers.nats import slow_consumers
+from faststream_adapters._brokers.nats.driver import NatsDriver
 from faststream_adapters._lifecycle import supervisor
 from faststream_adapters._lifecycle.managed import managed_broker
 from tests.harness.clients import eventually_status, status
@@ -388,6 +389,7 @@ async def test_dropped_messages_are_counted_and_logged_once_a_minute(
     of_slow(slow)
     of_fast(fast)
     driver = managed_broker(broker).driver
+    assert isinstance(driver, NatsDriver)
     resume, fast_handled = asyncio.Event(), asyncio.Event()
     handled: list[None] = []
 

@@ -73,7 +73,7 @@ async def test_subscribers_without_a_handler_are_not_monitored() -> None:
 
 async def test_no_client_drops_messages_unless_its_driver_says_so() -> None:
     broker = NatsBroker()
-    assert Driver(broker).dropped(broker.subscriber("nothing")) == 0
+    assert Driver(broker).dropped(broker.subscriber("nothing")) is None
 
 
 async def test_callers_receive_a_new_local_status_of_the_client() -> None:

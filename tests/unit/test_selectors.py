@@ -8,14 +8,13 @@ from faststream.confluent import KafkaBroker as ConfluentBroker
 from faststream.exceptions import SetupError
 from faststream.kafka import KafkaBroker, TopicPartition
 from faststream.mqtt import MQTTBroker
-from faststream.nats import KvWatch, NatsBroker, NatsRouter, PullSub
+from faststream.nats import KvWatch, NatsBroker, NatsRouter, PullSub, TestNatsBroker
 from faststream.rabbit import RabbitBroker, RabbitQueue, RabbitRouter
 from faststream.redis import ListSub, PubSub, RedisBroker, StreamSub
 
-from faststream_adapters import BrokerLifespan, SubscriberInfo, make_readiness_asgi
+from faststream_adapters import BrokerLifespan, SubscriberInfo, make_metrics_asgi, make_readiness_asgi
 from faststream_adapters._lifecycle.managed import managed_broker
 from faststream_adapters._lifecycle.selectors import SubscriberNames
-from faststream_adapters._lifecycle.subscriber_info import Counters
 from tests.harness.clients import client
 
 
@@ -204,7 +203,7 @@ def test_an_error_lists_a_few_of_many_subscribers() -> None:
         select(NatsBroker(), which="accept")
 
 
-def test_what_is_counted_is_none_unless_it_is_collected() -> None:
+async def test_what_is_counted_is_none_unless_it_is_collected() -> None:
     broker = NatsBroker()
     subscriber = broker.subscriber("orders", queue="workers")
     subscriber(accept)
@@ -212,12 +211,13 @@ def test_what_is_counted_is_none_unless_it_is_collected() -> None:
     info = SubscriberInfo("accept", "NatsBroker 1", "orders", "workers", "not_started")
     assert lifespan.subscribers == (info,)
     assert {info.in_flight, info.oldest_seconds, info.received, info.failed} == {None}
-    counted: Any = {subscriber: Counters(1, 0.5, 7, 2, 1e9, 3)}
-    managed_broker(broker).counters = lambda each: counted[each]
-    expected = SubscriberInfo(
-        "accept", "NatsBroker 1", "orders", "workers", "not_started", 1, 0.5, 7, 2, 1e9, 3
-    )
-    assert lifespan.subscribers == (expected,)
+    make_metrics_asgi(targets=[lifespan])
+    async with TestNatsBroker(broker), lifespan:
+        await broker.publish(1, "orders")
+        [info] = lifespan.subscribers
+    counted = (info.in_flight, info.oldest_seconds, info.received, info.failed)
+    assert (counted, info.backlog) == ((0, 0, 1, 0), None)
+    assert info.last_message_at is not None
 
 
 async def test_details_use_the_unique_names() -> None:

