@@ -30,9 +30,10 @@ class Scrape:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self._families = list(text_string_to_metric_families(text))
         samples = [
             (sample.name, frozenset(sample.labels.items()), sample.value)
-            for family in text_string_to_metric_families(text)
+            for family in self._families
             for sample in family.samples
         ]
         self._values = {(name, labels): value for name, labels, value in samples}
@@ -42,6 +43,14 @@ class Scrape:
     def __call__(self, metric: str, **labels: str) -> float | None:
         """Return the value of a series, or None if it does not exist."""
         return self._values.get((metric, frozenset(labels.items())))
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all samples that there can be, also of metrics without samples."""
+        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
+        return {
+            family.name + suffix for family in self._families for suffix in suffixes.get(family.type, ("",))
+        }
 
     def broker_metric(self, metric: str, broker: str = "NatsBroker 1") -> float | None:
         """Return the value of the metric `faststream_adapters_broker_…` of a broker, or None."""

@@ -1,16 +1,26 @@
 """The state of brokers and lifespans as Prometheus metrics."""
 
+import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import get_args
 
 from faststream_adapters._brokers.driver import Driver
+from faststream_adapters._endpoints import report
 from faststream_adapters._lifecycle.broker_check import Result
-from faststream_adapters._lifecycle.managed import ManagedBroker
 from faststream_adapters._lifecycle.options import State
+from faststream_adapters._lifecycle.statistics import Collected
 from faststream_adapters._lifecycle.targets import TargetView
 from faststream_adapters._utils.extras import require
+
+from .snapshot import SnapshotCollector, SnapshotFiles, read
+from .workers import DIRECTORY_VARIABLE
+
+WRITE_INTERVAL = 0.9
+"""Seconds between two writes for the other workers; supervision checks each broker once a second."""
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Upper bounds of the histogram's buckets, in seconds. Supervision waits at most one second for a reply."""
@@ -31,7 +41,13 @@ class BrokerMetrics:
         client = require("prometheus_client", "metrics")
         self.registry = client.CollectorRegistry()
         self._target = target
+        target.collect(Collected.MESSAGES | Collected.BACKLOGS | Collected.CHECKS)
         self._error_logged = False
+        # With several workers, prometheus_client keeps the metrics in files, which one of them reads.
+        self._files = SnapshotFiles() if DIRECTORY_VARIABLE in os.environ else None
+        self._written_at = -math.inf
+        self._collector = SnapshotCollector(report.snapshot(target))
+        self.registry.register(self._collector)
         # With several workers, the modes select the worst worker, and the number of workers in a state.
         self._up = client.Gauge(
             "faststream_adapters_broker_up",
@@ -74,11 +90,12 @@ class BrokerMetrics:
         """Set all gauges to the current state."""
         with self._errors_logged():
             self._observe()
+            self._take_snapshot()
             states = {lifespan.state for lifespan in self._target.lifespans} or {"stopped"}
             for state in get_args(State):
                 self._state.labels(state).set(state in states)
             for name, managed in self._target.named:
-                self._up.labels(name).set(_is_up(managed))
+                self._up.labels(name).set(managed.code == "ok")
                 # Create the histogram before the first round trip, so that rates include the first one.
                 self._duration.labels(name)
 
@@ -91,7 +108,15 @@ class BrokerMetrics:
                 if result.ok:
                     self._last_success.labels(name).set(time.time())
                     self._duration.labels(name).observe(result.seconds)
-                self._up.labels(name).set(_is_up(managed))
+                self._up.labels(name).set(managed.code == "ok")
+            if self._files is not None and monotonic() - self._written_at >= WRITE_INTERVAL:
+                self._take_snapshot()
+
+    def _take_snapshot(self) -> None:
+        self._collector.snapshot = snapshot = report.snapshot(self._target)
+        if self._files is not None:
+            self._written_at = monotonic()
+            self._files.write(read(snapshot))
 
     def on_state_change(self) -> None:
         """Record the new state of a lifespan."""
@@ -107,9 +132,3 @@ class BrokerMetrics:
                 self._error_logged = True
                 logger = self._target.loggers["metrics"]
                 logger.error("The metrics cannot be written: %s.", type(error).__name__)  # noqa: TRY400 (redacted)
-
-
-def _is_up(managed: ManagedBroker) -> bool:
-    last = managed.broker_check.last
-    # Brokers that are not checked, because they run in memory, are up once they have been started.
-    return managed.up and managed.driver.local_status() is None and (last is None or last.ok)

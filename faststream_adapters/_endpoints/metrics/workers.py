@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from faststream.exceptions import SetupError
 
+from .snapshot import merge_workers
+
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
@@ -61,6 +63,7 @@ class WorkerCollector:
             self._log(name, broken[name])
         self._logged = {*broken}
         for metric in metrics:
+            merge_workers(metric)
             if metric.name.endswith(_IN_PROCESS_SUFFIX):
                 metric.samples = [sample for sample in metric.samples if sample.labels.get("pid") not in dead]
             if metric.samples:

@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from faststream import FastStream
 from faststream.exceptions import SetupError
-from faststream.nats import NatsBroker, TestNatsBroker
+from faststream.nats import JStream, NatsBroker, PullSub, TestNatsBroker
 from faststream.nats.prometheus import NatsPrometheusMiddleware
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
-from faststream_adapters import AsgiFastStream, BrokerLifespan, make_metrics_asgi
-from faststream_adapters._lifecycle import supervisor
+from faststream_adapters import (
+    AsgiFastStream,
+    BrokerLifespan,
+    HealthCheck,
+    make_metrics_asgi,
+    make_readiness_asgi,
+)
+from faststream_adapters._lifecycle import health_check, supervisor
 from faststream_adapters._lifecycle.managed import managed_broker
 from tests.harness.asgi_calls import http_scope, request
 from tests.harness.scrapes import Scrape, scrape
@@ -235,3 +241,201 @@ async def test_metrics_of_the_faststream_middleware_are_exposed(shared_nats: Nat
         reply = await request(app, http_scope("/metrics/"))
     assert reply.body.startswith(generate_latest(registry))
     assert b'handler="metrics.in"' in reply.body
+
+
+# Readiness, subscribers and checks
+
+
+def on_jetstream(broker: NatsBroker, subject: str = "jobs", durable: str = "worker") -> Any:
+    """Subscribe to a stream by a durable consumer, and return the subscriber."""
+    subscriber = broker.subscriber(subject, stream=JStream("jobs"), durable=durable, pull_sub=PullSub())
+    subscriber(handle)
+    return subscriber
+
+
+async def handle(message: str) -> None: ...
+
+
+async def agree(ready: ASGIApp, endpoint: ASGIApp, code: str, up: float | None) -> None:
+    """Wait until readiness has this code, and check that the metrics agree within two seconds."""
+    async with asyncio.timeout(20):
+        while (await code_of(ready)) != code:  # noqa: ASYNC110 (no event to wait for)
+            await asyncio.sleep(0.02)
+    async with asyncio.timeout(2):
+        await scrape_until(
+            endpoint,
+            lambda metrics: (metrics(f"{PREFIX}ready"), subscriber_up(metrics)) == (code == "ok", up),
+        )
+
+
+async def code_of(probe: ASGIApp) -> str:
+    return (await request(probe, http_scope())).body.decode()
+
+
+def subscriber_up(metrics: Scrape, name: str = "handle") -> float | None:
+    return metrics(f"{PREFIX}subscriber_up", broker="NatsBroker 1", subscriber=name)
+
+
+@pytest.mark.timeout(60)
+async def test_ready_agrees_with_readiness(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url, reconnect_time_wait=0, max_reconnect_attempts=-1)
+    broker.subscriber("jobs")(handle)
+    lifespan = BrokerLifespan(broker)
+    endpoint, ready = endpoint_for(lifespan), make_readiness_asgi(lifespan)
+    await agree(ready, endpoint, "not_started", None)
+    async with lifespan:
+        await agree(ready, endpoint, "ok", 1)
+        nats.kill()
+        await agree(ready, endpoint, "unreachable", 1)
+        nats.start()
+        await agree(ready, endpoint, "ok", 1)
+    await agree(ready, endpoint, "not_started", None)
+
+
+@pytest.mark.parametrize("optional", [False, True])
+async def test_a_consumer_that_is_paused_on_the_server_is_not_up(
+    nats_js: NatsServer, optional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "SUBSCRIBERS_INTERVAL", 0.1)
+    broker = NatsBroker(nats_js.url)
+    on_jetstream(broker)
+    lifespan = BrokerLifespan(broker, optional=[broker] if optional else [])
+    endpoint, ready = endpoint_for(lifespan), make_readiness_asgi(lifespan)
+    async with lifespan:
+        await scrape_until(endpoint, lambda metrics: subscriber_up(metrics) == 1)
+        context = broker.connection.jetstream()
+        await context.pause_consumer("jobs", "worker", "2999-01-01T00:00:00Z")
+        metrics = await scrape_until(endpoint, lambda metrics: subscriber_up(metrics) == 0)
+        assert metrics(f"{PREFIX}ready") == optional
+        assert await code_of(ready) == ("ok" if optional else "consumer_paused")
+        await context.resume_consumer("jobs", "worker")
+        await agree(ready, endpoint, "ok", 1)
+
+
+async def test_a_subscriber_that_is_not_meant_to_consume_has_no_sample(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    subscriber = broker.subscriber("metrics.stopped")
+    subscriber(handle)
+    consuming, publishing = BrokerLifespan(broker), BrokerLifespan(broker, consume=False)
+    endpoint = endpoint_for(broker)
+    async with consuming:
+        assert subscriber_up(await scrape(endpoint)) == 1
+        await subscriber.stop()
+        metrics = await scrape_until(endpoint, lambda metrics: subscriber_up(metrics) is None)
+        assert metrics(f"{PREFIX}ready") == 1
+        await subscriber.start()
+        await scrape_until(endpoint, lambda metrics: subscriber_up(metrics) == 1)
+    async with publishing:
+        metrics = await scrape(endpoint)
+        assert (metrics(f"{PREFIX}ready"), subscriber_up(metrics)) == (1, None)
+
+
+async def test_subscribers_of_the_same_name_have_different_labels(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    for subject in ("metrics.first", "metrics.second"):
+        broker.subscriber(subject)(handle)
+    lifespan = BrokerLifespan(broker)
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        metrics = await scrape(endpoint)
+    assert metrics.labels("subscriber") == {"handle@metrics.first", "handle@metrics.second"}
+
+
+async def test_the_oldest_message_is_exposed(shared_nats: NatsServer) -> None:
+    started, finish = asyncio.Event(), asyncio.Event()
+    broker = NatsBroker(shared_nats.url)
+
+    @broker.subscriber("metrics.oldest")
+    async def work(message: str) -> None:
+        started.set()
+        await finish.wait()
+
+    def oldest(metrics: Scrape) -> float | None:
+        return metrics(f"{PREFIX}subscriber_oldest_message_seconds", broker="NatsBroker 1", subscriber="work")
+
+    lifespan = BrokerLifespan(broker)
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        assert oldest(await scrape(endpoint)) == 0
+        await broker.publish("work", "metrics.oldest")
+        await started.wait()
+        await scrape_until(endpoint, lambda metrics: (oldest(metrics) or 0) > 0.1)
+        finish.set()
+        await scrape_until(endpoint, lambda metrics: oldest(metrics) == 0)
+
+
+async def test_dropped_messages_are_counted(shared_nats: NatsServer) -> None:
+    finish = asyncio.Event()
+    broker = NatsBroker(shared_nats.url, logger=None)
+
+    @broker.subscriber("metrics.dropped", pending_msgs_limit=10)
+    async def work(message: str) -> None:
+        await finish.wait()
+
+    def dropped(metrics: Scrape) -> float | None:
+        return metrics(f"{PREFIX}subscriber_dropped_total", broker="NatsBroker 1", subscriber="work")
+
+    lifespan = BrokerLifespan(broker)
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        assert dropped(await scrape(endpoint)) == 0
+        for _ in range(100):
+            await broker.publish("work", "metrics.dropped")
+        await scrape_until(endpoint, lambda metrics: (dropped(metrics) or 0) >= 80)
+        finish.set()
+
+
+async def test_restarts_by_supervision_are_counted(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    lifespan = BrokerLifespan(broker)
+    endpoint = endpoint_for(lifespan)
+    async with lifespan:
+        assert (await scrape(endpoint)).broker_metric("restarts_total") == 0
+        await broker.connection.close()
+        await scrape_until(endpoint, lambda metrics: metrics.broker_metric("restarts_total") == 1)
+        await scrape_until(endpoint, lambda metrics: metrics(f"{PREFIX}ready") == 1)
+
+
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("of_lifespan", [True, False])
+async def test_a_health_check_is_asked_and_exposed(
+    shared_nats: NatsServer, optional: bool, of_lifespan: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_check, "_MIN_POLL_INTERVAL", 0.05)
+    passes = True
+    check = HealthCheck("database", lambda: passes)
+    broker = NatsBroker(shared_nats.url)
+    lifespan = BrokerLifespan(broker, checks=[check], optional=[check] if optional else [])
+    endpoint = endpoint_for(lifespan if of_lifespan else broker)
+    name = f"{PREFIX}check_up"
+    assert (await scrape(endpoint))(name, check="database") is None
+    async with lifespan:
+        await scrape_until(endpoint, lambda metrics: metrics(name, check="database") == 1)
+        passes = False
+        metrics = await scrape_until(endpoint, lambda metrics: metrics(name, check="database") == 0)
+        assert metrics(f"{PREFIX}ready") == optional
+        passes = True
+        metrics = await scrape_until(endpoint, lambda metrics: metrics(name, check="database") == 1)
+        assert metrics(f"{PREFIX}ready") == 1
+    assert (await scrape(endpoint))(name, check="database") is None
+
+
+async def test_of_two_checks_of_the_same_name_the_one_that_fails_counts(shared_nats: NatsServer) -> None:
+    broker = NatsBroker(shared_nats.url)
+    first = BrokerLifespan(broker, checks=[HealthCheck("database", lambda: False)])
+    second = BrokerLifespan(broker, checks=[HealthCheck("database", lambda: True)])
+    endpoint = endpoint_for(broker)
+    async with first, second:
+        await scrape_until(endpoint, lambda metrics: metrics(f"{PREFIX}check_up", check="database") == 0)
+
+
+async def test_subscribers_under_a_test_broker_are_up() -> None:
+    broker = NatsBroker("nats://127.0.0.1:1")
+    broker.subscriber("jobs")(handle)
+    lifespan = BrokerLifespan(broker)
+    endpoint = endpoint_for(lifespan)
+    async with TestNatsBroker(broker), lifespan:
+        await broker.publish("work", "jobs")
+        metrics = await scrape(endpoint)
+        assert (metrics(f"{PREFIX}ready"), subscriber_up(metrics)) == (1, 1)
+        assert metrics.labels("shared") == set()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import httpx
 import pytest
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.harness.servers.nats import NatsServer
 
+PREFIX = "faststream_adapters_"
+
 WORKER = """
 import sys
 from prometheus_client import Counter, Gauge, Histogram
@@ -38,6 +40,103 @@ Gauge("kept", "Kept.").set(4)
 print("written", flush=True)
 sys.stdin.read()
 """
+
+
+SNAPSHOT = """
+import sys
+from math import nan
+from faststream_adapters._endpoints.metrics.snapshot import FAMILIES, SnapshotFiles
+from faststream_adapters._endpoints.metrics import snapshot
+files = SnapshotFiles()
+for line in sys.stdin:
+    readings = {family: {} for family in FAMILIES}
+    for name, values in eval(line).items():
+        readings[getattr(snapshot, name)].update(values)
+    files.write(readings)
+    print("written", flush=True)
+"""
+
+
+class SnapshotWorker:
+    """A worker process that writes the readings that it is told.
+
+    Args:
+        directory: The directory of the files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SNAPSHOT],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+
+    def write(self, **readings: dict[tuple[str, ...], float]) -> None:
+        """Write the values of metrics, by the names of their families."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{readings}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "written\n"
+
+
+def test_the_snapshots_of_workers_are_merged(tmp_path: Path) -> None:
+    subscriber = ("B 1", "s")
+    labels = {"broker": "B 1", "subscriber": "s"}
+    shared, own = (*subscriber, "true"), ("B 1", "k", "false")
+    with SnapshotWorker(tmp_path) as first, SnapshotWorker(tmp_path) as second:
+        first.write(
+            READY={(): 1.0},
+            UP={subscriber: 1.0},
+            OLDEST={subscriber: 0.5},
+            BACKLOG={shared: 7.0, own: 1.0},
+            RESTARTS={("B 1",): 1.0},
+            DROPPED={subscriber: 4.0},
+            CHECK_UP={("database",): 1.0},
+        )
+        second.write(
+            READY={(): 0.0},
+            UP={subscriber: 0.0},
+            OLDEST={subscriber: 2.5},
+            BACKLOG={shared: 9.0, own: 2.0},
+            RESTARTS={("B 1",): 2.0},
+            DROPPED={subscriber: 5.0},
+            CHECK_UP={("database",): 0.0},
+        )
+        metrics = collect(tmp_path)
+        # The worst worker, or the sum.
+        assert metrics(f"{PREFIX}ready") == 0
+        assert metrics(f"{PREFIX}check_up", check="database") == 0
+        assert metrics(f"{PREFIX}subscriber_up", **labels) == 0
+        assert metrics(f"{PREFIX}subscriber_oldest_message_seconds", **labels) == 2.5
+        assert metrics(f"{PREFIX}subscriber_backlog", **labels, shared="true") == 9
+        assert metrics(f"{PREFIX}subscriber_backlog", broker="B 1", subscriber="k", shared="false") == 3
+        assert metrics(f"{PREFIX}broker_restarts_total", broker="B 1") == 3
+        assert metrics(f"{PREFIX}subscriber_dropped_total", **labels) == 9
+        # The subscriber of the second worker is paused.
+        second.write(READY={(): 1.0}, RESTARTS={("B 1",): 4.0}, DROPPED={subscriber: 5.0})
+        metrics = collect(tmp_path)
+        assert metrics(f"{PREFIX}ready") == 1
+        assert metrics(f"{PREFIX}subscriber_up", **labels) == 1
+        assert metrics(f"{PREFIX}subscriber_backlog", **labels, shared="true") == 7
+        assert metrics(f"{PREFIX}broker_restarts_total", broker="B 1") == 5
+        first.write(READY={(): 1.0}, RESTARTS={("B 1",): 1.0}, DROPPED={subscriber: 4.0})
+        # It is paused in the other worker too.
+        metrics = collect(tmp_path)
+        assert metrics(f"{PREFIX}subscriber_up", **labels) is None
+        assert metrics(f"{PREFIX}subscriber_dropped_total", **labels) == 9
+        first.write(READY={(): 1.0}, UP={subscriber: 1.0})
+        assert collect(tmp_path)(f"{PREFIX}subscriber_up", **labels) == 1
+    assert collect(tmp_path)(f"{PREFIX}ready") is None
 
 
 COLLECTOR = """
@@ -291,6 +390,8 @@ def test_every_worker_reports_the_metrics_of_all(nats: NatsServer) -> None:
             pid, metrics = scrape_one_worker(server)
             pids.add(pid)
             assert (metrics.states, metrics.broker_metric("up")) == ({"running": 2}, 1)
+            assert metrics(f"{PREFIX}ready") == 1
+            assert metrics(f"{PREFIX}subscriber_up", broker="NatsBroker 1", subscriber="handle") == 1
         # Each call publishes one message, so the sum grows by one, whichever worker responds.
         totals = [
             scrape_one_worker(server)[1].total("faststream_published_messages_total") for _ in range(10)
