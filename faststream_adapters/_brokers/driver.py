@@ -57,8 +57,8 @@ class Driver:
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
     `stop` and `abort` of one broker never overlap, but a `check`, `check_subscriber` or `backlogs` may be
     under way while one of them begins. So may `pause` and `resume` of a subscriber, and `drain` leaves out
-    those in `pausing`. Members that are not coroutines are called often, up to a hundred times per second, and
-    must neither block nor raise.
+    those in `pausing`. Members that are not coroutines are called often, up to a hundred times per second,
+    and must neither block nor raise.
 
     Cancellation: `connect`, `declare` and `start_subscribers` may be cancelled at any await; `abort` follows
     and must leave no connection, task or thread behind. `abort` itself is cancelled only after 15 s. `check`

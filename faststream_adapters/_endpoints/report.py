@@ -155,16 +155,19 @@ def snapshot(target: TargetView) -> Snapshot:
     """Return what is known of a target, from the checks that supervision makes every second."""
     running = [each for each in dict.fromkeys(target.lifespans) if each.state == "running"]
     checks = [check for lifespan in running for check in lifespan.checks]
-    results: dict[Checked, Result] = {each: Result(each.code, 0.0) for each in target.managed_brokers}
-    # Before its first result readiness would wait for a check.
-    results |= {each: Result(each.code, 0.0) for each in checks if each.code != "not_started"}
     return Snapshot(
-        readiness(target, results),
+        readiness(target, _last_result) or "not_started",
         {name: managed.restarts for name, managed in target.named},
         # Two lifespans that share a broker may have checks of the same name: the one that fails counts.
         {each.name: each.code for each in sorted(checks, key=lambda each: each.code != "ok")},
         [_read(each) for each in target.named_subscribers],
     )
+
+
+def _last_result(checked: Checked) -> Result:
+    # Readiness waits for the first result of a check.
+    unknown = isinstance(checked, ManagedCheck) and checked.code == "not_started"
+    return Result("ok" if unknown else checked.code, 0.0)
 
 
 def _read(named: NamedSubscriber) -> SubscriberReading:

@@ -292,22 +292,24 @@ async def test_ready_agrees_with_readiness(nats: NatsServer) -> None:
     await agree(ready, endpoint, "not_started", None)
 
 
-@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("optional", ["nothing", "the broker", "the subscriber"])
 async def test_a_consumer_that_is_paused_on_the_server_is_not_up(
-    nats_js: NatsServer, optional: bool, monkeypatch: pytest.MonkeyPatch
+    nats_js: NatsServer, optional: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "SUBSCRIBERS_INTERVAL", 0.1)
     broker = NatsBroker(nats_js.url)
-    on_jetstream(broker)
-    lifespan = BrokerLifespan(broker, optional=[broker] if optional else [])
+    subscriber = on_jetstream(broker)
+    lifespan = BrokerLifespan(
+        broker, optional={"nothing": [], "the broker": [broker], "the subscriber": [subscriber]}[optional]
+    )
     endpoint, ready = endpoint_for(lifespan), make_readiness_asgi(lifespan)
     async with lifespan:
         await scrape_until(endpoint, lambda metrics: subscriber_up(metrics) == 1)
         context = broker.connection.jetstream()
         await context.pause_consumer("jobs", "worker", "2999-01-01T00:00:00Z")
         metrics = await scrape_until(endpoint, lambda metrics: subscriber_up(metrics) == 0)
-        assert metrics(f"{PREFIX}ready") == optional
-        assert await code_of(ready) == ("ok" if optional else "consumer_paused")
+        assert metrics(f"{PREFIX}ready") == (optional != "nothing")
+        assert await code_of(ready) == ("consumer_paused" if optional == "nothing" else "ok")
         await context.resume_consumer("jobs", "worker")
         await agree(ready, endpoint, "ok", 1)
 
@@ -325,6 +327,11 @@ async def test_a_subscriber_that_is_not_meant_to_consume_has_no_sample(shared_na
         assert metrics(f"{PREFIX}ready") == 1
         await subscriber.start()
         await scrape_until(endpoint, lambda metrics: subscriber_up(metrics) == 1)
+        await consuming.pause(subscriber)
+        metrics = await scrape(endpoint)
+        assert (metrics(f"{PREFIX}ready"), subscriber_up(metrics)) == (1, None)
+        await consuming.resume(subscriber)
+        assert subscriber_up(await scrape(endpoint)) == 1
     async with publishing:
         metrics = await scrape(endpoint)
         assert (metrics(f"{PREFIX}ready"), subscriber_up(metrics)) == (1, None)
