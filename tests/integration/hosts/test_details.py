@@ -62,8 +62,8 @@ class Service:
     """A lifespan with three brokers, the details of all its probes, and the last bodies by probe."""
 
     def __init__(self, url: str, **keywords: Any) -> None:
-        self.broker = NatsBroker(url, reconnect_time_wait=0, logger=None)
-        self.second = NatsBroker(url, reconnect_time_wait=0, logger=None)
+        self.broker = NatsBroker(url, reconnect_time_wait=0, max_reconnect_attempts=-1, logger=None)
+        self.second = NatsBroker(url, reconnect_time_wait=0, max_reconnect_attempts=-1, logger=None)
         self.optional = RedisBroker("redis://127.0.0.1:1")
         self.subscriber: Any = self.broker.subscriber("jobs", stream=JStream("jobs"), queue="worker")
         self.other: Any = self.second.subscriber("others", max_workers=2)
