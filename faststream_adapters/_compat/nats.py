@@ -15,6 +15,7 @@ from nats.aio.client import Client, ErrorCallback, ReconnectToServerHandler
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport, Transport
+from nats.errors import ConnectionClosedError
 from nats.js import JetStreamContext
 
 from .faststream import forget_connection
@@ -82,6 +83,23 @@ def send_ping(client: Client) -> asyncio.Future[Any]:
     pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     client._pongs.append(pong)
     return pong
+
+
+async def round_trip(client: Client) -> None:
+    """Wait for a reply of the server, as `Client.rtt()` does, but without a timeout; may be cancelled.
+
+    A call of `rtt()` that times out or is cancelled leaves a cancelled future in the client. When the late
+    PONG arrives, the read loop fails on this future and ends: `is_connected` remains true, and no message is
+    received any more (nats-py 2.16).
+
+    Raises:
+        ConnectionClosedError: The client is closed.
+    """
+    if client.is_closed:
+        raise ConnectionClosedError
+    pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    await client._send_ping(pong)
+    await asyncio.shield(pong)
 
 
 def server_info(client: Client) -> Mapping[str, Any]:

@@ -247,3 +247,19 @@ async def test_a_handler_finishes_while_the_server_is_down(
         assert not stopping.done()
         resume.set()
     assert finished.is_set()
+
+
+async def test_a_cancelled_check_leaves_the_client_intact(
+    harness: BrokerHarness, server: BrokerServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Service(harness, harness.broker(server.url))
+    async with service.lifespan:
+        await service.works()
+        server.freeze()
+        check = asyncio.create_task(managed_broker(service.broker).driver.check())
+        await asyncio.wait((check,), timeout=0.1)
+        check.cancel()
+        await asyncio.wait((check,))
+        server.thaw()
+        await service.works()
+    assert "Restarting" not in caplog.text

@@ -30,7 +30,6 @@ from .cluster import ServerSelection, has_alternatives, share_url_credentials
 from .consumers import durable_name, find_mismatch
 from .slow_consumers import SlowConsumers
 from .subscriptions import (
-    NEVER,
     core_subscription,
     drain,
     is_callback_alive,
@@ -129,7 +128,7 @@ class NatsDriver(Driver):
         client = self.client
         if code != "ok" or client is None:
             return code
-        await client.rtt(NEVER)
+        await private.round_trip(client)
         return "error" if _lacks_tls(client) else "ok"
 
     def classify(self, error: BaseException) -> BrokerCode:

@@ -11,13 +11,6 @@ from nats.js.errors import FetchTimeoutError
 from faststream_adapters._brokers.draining import wait_handled
 from faststream_adapters._compat import nats as private
 
-NEVER = 365 * 24 * 60 * 60
-"""The timeout of a round trip in seconds.
-
-nats-py cancels the future of a round trip that timed out. When the late PONG arrives, the read loop fails on
-this future and ends: `is_connected` remains true, and no message is received any more.
-"""
-
 _END_STATUSES = ("408", "408", "408", "503")
 """The statuses with which a server ends a fetch, as many as nats-py's fetch() must read to return.
 
@@ -83,7 +76,7 @@ class DrainablePull:
         """
         self._draining = True
         await private.send_unsubscribe(self._core)
-        await self._client.rtt(NEVER)
+        await private.round_trip(self._client)
         for status in _END_STATUSES:
             self._pending.put_nowait(Msg(self._client, headers={"Status": status}))
         exhausted = asyncio.create_task(self._exhausted.wait())

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import pytest
 from faststream.nats import JStream, NatsBroker, PullSub
+from nats.errors import ConnectionClosedError
 
 from faststream_adapters import BrokerLifespan
+from faststream_adapters._compat import nats as private
 from tests.docs.blocks import python_blocks
 from tests.harness.clients import client
 from tests.harness.servers.nats import NatsFactory, NatsServer
@@ -53,3 +56,11 @@ async def test_streams_are_declared_with_the_js_options_of_the_broker(nats_facto
     async with BrokerLifespan(broker):
         await broker.publish(1, "orders", stream="orders")
         await eventually(lambda: handled == [1])
+
+
+async def test_a_closed_client_makes_no_round_trip(shared_nats: NatsServer) -> None:
+    async with NatsBroker(shared_nats.url) as broker:
+        client = broker.connection
+        await private.round_trip(client)
+    with pytest.raises(ConnectionClosedError):
+        await private.round_trip(client)
