@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _LAST_RESPONSES = 1.0
 """Seconds that requests in flight get at the end, before their connections are closed."""
 
+_ACCEPT_TURNS = 3
+"""Iterations of the event loop after which a connection is known that has just been accepted."""
+
 
 @asynccontextmanager
 async def serving(app: ASGIApp, sockets: Sequence[socket.socket]) -> AsyncIterator[None]:
@@ -41,6 +44,9 @@ async def serving(app: ASGIApp, sockets: Sequence[socket.socket]) -> AsyncIterat
     clock = asyncio.create_task(server.main_loop())
     try:
         try:
+            for each in sockets:
+                # uvloop would not report that it cannot listen.
+                each.listen(server.config.backlog)
             await uninterrupted(server.startup(sockets=list(sockets)))
         except OSError as error:
             urls = " and ".join(listener_url(each, "http") for each in sockets)
@@ -49,7 +55,7 @@ async def serving(app: ASGIApp, sockets: Sequence[socket.socket]) -> AsyncIterat
         yield
     finally:
         clock.cancel()
-        await uninterrupted(_stop(server))
+        await uninterrupted(_stop(server, sockets))
 
 
 def _make_server(app: ASGIApp) -> "Server":
@@ -83,11 +89,16 @@ def _make_server(app: ASGIApp) -> "Server":
     return server
 
 
-async def _stop(server: "Server") -> None:
+async def _stop(server: "Server", sockets: Sequence[socket.socket]) -> None:
     """Close all connections; requests in flight get a moment to be answered."""
     state = server.server_state
     for listener in server.servers:
         listener.close()
+    for each in sockets:
+        # uvloop has closed the descriptor, but called nothing that would remove the file of a unix socket.
+        each.close()
+    for _ in range(_ACCEPT_TURNS):
+        await asyncio.sleep(0)
     for connection in list(state.connections):
         # Closes an idle connection now, and another one after its response.
         connection.shutdown()

@@ -19,7 +19,8 @@ from faststream import AckPolicy, FastStream
 from faststream.nats import JStream, PullSub
 from faststream.redis import StreamSub
 
-from faststream_adapters import BrokerLifespan
+from faststream_adapters import BrokerLifespan, make_liveness_asgi
+from faststream_adapters._hosting.management import management_of
 from tests.harness import leftovers
 from tests.harness.brokers import HARNESSES
 from tests.harness.brokers.kafka import KafkaHarness
@@ -352,4 +353,26 @@ def assert_left_where_entered(
     pairs = list(zip(service.app_tasks[::2], service.app_tasks[1::2], strict=True))
     assert pairs == [(entered, entered) for entered, _ in pairs]
     assert None not in service.app_tasks
+    runner.run(service.works())
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        Cell("nats", "strict", "start", "always", 3),
+        *(
+            pytest.param(Cell("nats", "strict", stage, manner), marks=pytest.mark.full)
+            for stage, manner in itertools.product(get_args(Stage)[:2], get_args(Manner))
+        ),
+    ],
+    ids=lambda cell: "-".join(map(str, cell[2:])),
+)
+def test_a_cancellation_leaves_no_management_server(
+    turns: Turns, runner: asyncio.Runner, cell: Cell, free_address: str
+) -> None:
+    service = Service(cell.kinds, cell.startup)
+    management_of(service.lifespan).add(free_address, [("/livez", make_liveness_asgi(service.lifespan))])
+    cancelled = Cancelled(turns, service, cell.manner)
+    assert runner.run(cancelled.sweep(cell.stage, cell.step)) > 3
+    assert cancelled.left == {}
     runner.run(service.works())
