@@ -18,6 +18,7 @@ SECTIONS = {
     "under_load": "Under a server, 32 connections",
     "storm": "A thousand probes per second",
     "consuming": "Consuming messages",
+    "scrape": "A scrape",
     "start": "Startup and memory",
 }
 

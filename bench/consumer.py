@@ -1,10 +1,11 @@
 """Consume messages in a separate process, and measure them.
 
 Arguments: the kind of application, which is also the subject; the NATS URL; the number of messages; the port
-to serve HTTP on. The kinds are `plain`, `upstream`, `standalone`, `fastapi`, `quart`, and with two nested
-dependencies of FastAPI `fastapi-depends` and `fastapi-yield`, and for faststream-fastapi `peer-depends` and
-`peer-yield`. Prints `ready` once it consumes, and at the end the CPU time in seconds from the first to the
-last message, followed by the readings of `time.perf_counter` at these two messages.
+to serve HTTP on. The kinds are `plain`, `upstream`, `standalone`, `statistics` (with metrics), `fastapi`,
+`quart`, and with two nested dependencies of FastAPI `fastapi-depends` and `fastapi-yield`, and for
+faststream-fastapi `peer-depends` and `peer-yield`. Prints `ready` once it consumes, and at the end the CPU
+time in seconds from the first to the last message, followed by the readings of `time.perf_counter` at these
+two messages.
 """
 
 import asyncio
@@ -86,6 +87,8 @@ def _app(kind: str, broker: NatsBroker) -> Any:
 
     if kind == "standalone":
         return AsgiFastStream(broker, logger=None, liveness_path="/livez")
+    if kind == "statistics":
+        return AsgiFastStream(broker, logger=None, liveness_path="/livez", metrics_path="/metrics")
     if kind == "quart":
         from quart import Quart
 

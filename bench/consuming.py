@@ -122,6 +122,8 @@ async def measure() -> list[Row]:
         "adapters": "fastapi-yield",
     }
     cheaper = (Goal("upstream", at_most=0.8),)
+    with_statistics: dict[Contender, str] = {"bare": "standalone", "adapters": "statistics"}
+    light = (Goal("bare", at_most=1.06),)
     in_quart: dict[Contender, str] = {"bare": "plain", "adapters": "quart"}
     with_requests = f"with {REQUESTS_PER_SECOND} requests per second (bare: none)"
     rows: list[Row] = []
@@ -141,6 +143,7 @@ async def measure() -> list[Row]:
                 cheaper,
                 False,
             ),
+            ("standalone, with metrics (bare: without)", with_statistics, light, False),
             ("in Quart, in the app context", in_quart, (), False),
             (f"standalone, {with_requests}", standalone, (), True),
             (f"in FastAPI, {with_requests}", in_fastapi, (), True),

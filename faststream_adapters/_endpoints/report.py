@@ -177,7 +177,7 @@ def _read(named: NamedSubscriber) -> SubscriberReading:
         named.broker,
         named.name,
         managed.subscriber_code(subscriber),
-        0.0 if statistics is None else statistics[subscriber].oldest,
+        0.0 if statistics is None else statistics.oldest_of(subscriber),
         backlog,
         backlog is not None and managed.driver.is_backlog_shared(subscriber),
         managed.driver.dropped(subscriber),

@@ -66,6 +66,11 @@ class Statistics:
         """Seconds since the oldest message in flight was received; 0 if there is none."""
         return _oldest(self._started)
 
+    def oldest_of(self, subscriber: Subscriber) -> float:
+        """Return the same for a subscriber."""
+        # A scrape asks about a thousand subscribers, and most of the time few of them are busy.
+        return self[subscriber].oldest if self._started else 0.0
+
     def __getitem__(self, subscriber: Subscriber) -> Counts:
         """Return what was counted of a subscriber."""
         counts = self._counts.get(subscriber)
@@ -156,5 +161,4 @@ class _Counted(_Uncounted):
 
 def _oldest(started: dict[object, float]) -> float:
     # A dict is ordered by insertion.
-    since = next(iter(started.values()), None)
-    return 0.0 if since is None else time.monotonic() - since
+    return time.monotonic() - next(iter(started.values())) if started else 0.0

@@ -93,7 +93,7 @@ class SubscriberMonitor:
 
     def code(self, subscriber: Subscriber) -> Code:
         """Return the code of a subscriber."""
-        if subscriber in self.paused:
+        if self.paused and subscriber in self.paused:
             return "paused"
         if (watched := self._watched.get(subscriber)) is not None:
             return _code(subscriber, watched)

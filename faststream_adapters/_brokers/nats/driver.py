@@ -174,7 +174,8 @@ class NatsDriver(Driver):
         return queue or subscriber.extra_options.get("durable") or None
 
     def dropped(self, subscriber: Any) -> int:
-        return self._slow_consumers.dropped.get(subscriber, 0)
+        dropped = self._slow_consumers.dropped
+        return dropped.get(subscriber, 0) if dropped else 0
 
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         client, subscription = self.client, jetstream_subscription(subscriber)
