@@ -45,11 +45,12 @@ async def _time_imports() -> dict[Contender, float]:
 
 
 class _Startup:
-    """Start the applications, and record the memory that each of them uses."""
+    """Start and stop the applications, and record the memory and the stopping time of each of them."""
 
     def __init__(self, nats: NatsServer) -> None:
         self._nats = nats
         self.memory: dict[str, list[float]] = {}
+        self.stops: dict[str, list[float]] = {}
 
     async def seconds(self, app: str) -> float:
         """Return the seconds from the start of the server process to its first response."""
@@ -60,6 +61,10 @@ class _Startup:
             seconds = time.perf_counter() - start
             memory = psutil.Process(server.pid).memory_info().rss / 2**20
             self.memory.setdefault(app, []).append(memory)
+            stop = time.perf_counter()
+            server.terminate()
+            server.wait()
+            self.stops.setdefault(app, []).append(time.perf_counter() - stop)
         return seconds
 
 
@@ -103,6 +108,8 @@ async def measure() -> list[Row]:
             ),
         ]
         rows = await measure_in_rounds(cases, MIN_ROUNDS, MAX_ROUNDS)
+        stop = Row("stop of uvicorn, from SIGTERM to the end of the process (bare: no broker)", "s")
+        stop.values = {name: startup.stops[app] for name, app in apps.items()}
         memory = Row("resident memory after the first response", "MiB")
         memory.values = {name: startup.memory[app] for name, app in apps.items()}
-        return [*rows, memory, await _memory_growth(nats)]
+        return [*rows, stop, memory, await _memory_growth(nats)]
