@@ -11,11 +11,12 @@ import httpx
 import pytest
 from faststream.nats import NatsBroker, PullSub
 
-from faststream_adapters import AsgiFastStream
+from faststream_adapters import AsgiFastStream, BrokerLifespan
 from faststream_adapters._brokers.registry import driver_for
 from faststream_adapters._compat.faststream import options_of
+from faststream_adapters._hosting.commands import overview
 from faststream_adapters._server.uvicorn import ADDRESS_OPTIONS, _settings
-from tests.docs.blocks import ROOT, at_nats, python_blocks
+from tests.docs.blocks import ROOT, at_nats, code_blocks, python_blocks
 from tests.harness.servers.asgi import AppServer
 from tests.integration.servers.rows import behaviour_table, commands_table
 
@@ -48,6 +49,23 @@ def run(block: str) -> dict[str, Any]:
 def test_which_documented_subscribers_are_load_balanced(block: str, shared: list[bool]) -> None:
     broker = run(block)["broker"]
     assert [driver_for(broker).is_load_balanced(subscriber) for subscriber in broker.subscribers] == shared
+
+
+def test_the_documented_overview() -> None:
+    broker = NatsBroker("nats://127.0.0.1:4222")
+
+    @broker.subscriber("orders", queue="order-service")
+    @broker.publisher("done")
+    async def accept_order(order: str) -> str:
+        return order
+
+    @broker.subscriber("orders.done")
+    async def archive(order: str) -> None:
+        """Archive an order."""
+
+    lifespan = BrokerLifespan(broker, consume=[accept_order], optional=[archive])
+    (block,) = code_blocks("docs/servers.md", "text").values()
+    assert block.code == f"{overview([lifespan])}\n"
 
 
 async def test_the_documented_stream_ends_at_sigterm(shared_nats: NatsServer) -> None:

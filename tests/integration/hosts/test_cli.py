@@ -236,17 +236,16 @@ def test_a_signal_ends_the_command_during_a_start_in_the_background(nats: NatsSe
 
 def test_the_command_serves_default_probes_at_an_address(nats: NatsServer, free_address: str) -> None:
     with commands(nats.url, COMMAND=f"run --listen {free_address}", DRAIN_DELAY="60") as process:
-        process.wait_output("handled 1")
+        process.wait_output("handled 1", 30)
         with httpx.Client(base_url=f"http://{free_address}") as http:
             for path in ("/livez", "/readyz", "/startupz"):
                 assert http.get(path).text == "ok"
             process.terminate()
             process.wait_output("running -> draining")
             assert http.get("/readyz").text == "draining"
-        # The second one does not wait.
+        # A second signal ends the delay.
         process.interrupt()
-        process.interrupt()
-        process.wait()
+        assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize("address", ["8081", "localhost", "fd://3"])

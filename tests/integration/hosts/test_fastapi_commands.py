@@ -76,7 +76,7 @@ def ended(*words: str) -> int | str | None:
 def test_run_consumes_and_serves_the_endpoints_at_an_address(nats: NatsServer, free_address: str) -> None:
     words = [sys.executable, "-m", "faststream_adapters.fastapi", "run", "main:app", "--listen", free_address]
     with AppServer(words, app=SERVICE, env={"NATS_URL": nats.url}, ready_path=None) as process:
-        process.wait_output("starting -> running")
+        process.wait_output("starting -> running", 30)
         with httpx.Client(base_url=f"http://{free_address}") as http:
             assert http.get("/ready").text == "ok"
             # The application names its probes, so that there are no others.
@@ -84,7 +84,7 @@ def test_run_consumes_and_serves_the_endpoints_at_an_address(nats: NatsServer, f
         asyncio.run(publish(nats, "tea"))
         process.wait_output("handled tea")
         process.terminate()
-        assert process.wait() == 0
+        assert process.wait(30) == 0
         assert "host down" in process.output()
 
 
