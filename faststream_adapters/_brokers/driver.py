@@ -75,6 +75,8 @@ class Driver:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self.optional: frozenset[Subscriber] = frozenset()
+        """The subscribers that the service works without: `declare` leaves them out, `resume` starts them."""
         self.pausing: set[Subscriber] = set()
         """The subscribers whose `pause` is under way."""
         self._waiting_stops = 0
@@ -252,7 +254,7 @@ class Driver:
         await self._drain_subscriber(subscriber)
 
     async def resume(self, subscriber: Subscriber) -> Mismatch | None:
-        """Start a subscriber that was paused, or that was never started.
+        """Start a subscriber that was paused, that was never started, or that is optional.
 
         Returns:
             None, or why the subscriber was not started: the server has something else than it declares.
@@ -313,6 +315,11 @@ class Driver:
     async def drain(self) -> None:
         """Stop all subscribers from receiving messages, and wait until their handlers have finished."""
         await self.drain_each(self._drain_subscriber)
+
+    @property
+    def to_declare(self) -> list[Any]:
+        """The subscribers whose queues, bindings and groups `declare` has to create: the required ones."""
+        return [subscriber for subscriber in self.broker.subscribers if subscriber not in self.optional]
 
     @property
     def to_drain(self) -> list[Any]:

@@ -303,8 +303,8 @@ class RabbitDriver(Driver):
         if self.running_tasks(subscriber) and await self.check_subscriber(subscriber) == "ok":
             return
         # There is no queue if the last attempt stopped the subscriber and then failed to start it.
-        if queue is not None:
-            await self._try_declare(subscriber, queue)
+        if name := private.queue_name(subscriber) if queue is None else queue.name:
+            await self._try_declare(subscriber, name)
         await self.stop_now(subscriber)
         private.clear_declarations(self.broker)
         if queue is not None and not private.has_restored_consumers(queue):
@@ -312,27 +312,27 @@ class RabbitDriver(Driver):
         await subscriber.start()
         self._subscriber_codes.pop(subscriber, None)
 
-    async def _try_declare(self, subscriber: Any, queue: RobustQueue) -> None:
+    async def _try_declare(self, subscriber: Any, name: str) -> None:
         """Make the declarations of a start on our own channel, so that an error closes no other channel."""
         async with self._subscriber_lock:
             channel = self._subscriber_channel = await self._open_channel(self._subscriber_channel)
+            queue, exchange = subscriber.queue, subscriber.exchange
             await channel.queue_declare(
-                queue.name,
-                passive=queue.passive,
+                name,
+                passive=not queue.declare,
                 durable=queue.durable,
                 exclusive=queue.exclusive,
                 auto_delete=queue.auto_delete,
                 arguments=queue.arguments,
             )
-            exchange = subscriber.exchange
             # FastStream does not bind a queue that it does not declare.
-            if exchange.name and not queue.passive:
+            if exchange.name and queue.declare:
                 await _declare_exchange(channel, exchange)
                 await channel.queue_bind(
-                    queue.name,
+                    name,
                     exchange.name,
                     routing_key=subscriber.routing(),
-                    arguments=subscriber.queue.bind_arguments,
+                    arguments=queue.bind_arguments,
                 )
 
     async def connect(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (it never gives up)
@@ -355,7 +355,7 @@ class RabbitDriver(Driver):
 
     async def declare(self) -> None:
         async with asyncio.timeout(START_TIMEOUT):
-            for subscriber in self.broker.subscribers:
+            for subscriber in self.to_declare:
                 await _await_reply(private.declare(subscriber))
 
     async def start_subscribers(self) -> None:

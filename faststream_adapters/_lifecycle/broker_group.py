@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from faststream_adapters._compat.faststream import Broker
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 _CHECK_TIMEOUT = 1.0
 """Seconds that a check may take while waiting for the handlers."""
+
+_OPTIONAL_TIMEOUT = 1.0
+"""Seconds that the start waits for optional subscribers."""
 
 _NOTICE_AFTER = 1.0
 """Seconds of waiting for a broker after which a log line reports it."""
@@ -81,6 +85,11 @@ class BrokerGroup:
         self._gate.set()
         for managed in required:
             await self._wait(managed, managed.wait_up(), seconds, deadline)
+        # Not until the deadline: the service works without them.
+        waits = (managed.consumption.wait_first_starts(_OPTIONAL_TIMEOUT) for managed in required)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await asyncio.gather(*waits)
 
     async def _wait(
         self, managed: ManagedBroker, step: Coroutine[Any, Any, None], seconds: float, deadline: float | None

@@ -33,6 +33,7 @@ class Consumption:
         consuming ── pause ──▶ pausing ── its handlers have finished ──▶ paused
         paused, left out by consume=, stopped by the application ── resume ──▶ consuming
         pausing ── resume ──▶ pausing ──▶ consuming
+        optional ── its broker is up ──▶ consuming, or faulty, which the monitor repairs
 
     Invariant: one task at a time changes a subscriber, and goes on until the subscriber is as it should be.
     Callers only wait for it, so that a cancelled call leaves no subscriber in between. While the broker is
@@ -48,6 +49,9 @@ class Consumption:
         self._driver = managed.driver
         self._monitor = managed.monitor
         self._selected: Selected = True
+        self._optional: frozenset[Subscriber] = frozenset()
+        self._first_starts: set[Subscriber] = set()
+        """The optional subscribers that are started because their broker has started."""
         self._decided: WeakKeyDictionary[Subscriber, bool] = WeakKeyDictionary()
         """Whether subscribers consume that were stopped or started since, despite `consume=`."""
         self._tasks: dict[Subscriber, asyncio.Task[Exception | None]] = {}
@@ -62,9 +66,10 @@ class Consumption:
         """The subscribers that must not consume."""
         return self._monitor.paused
 
-    def begin(self, selected: Selected) -> None:
-        """Begin with the subscribers that `consume=` selects."""
+    def begin(self, selected: Selected, optional: frozenset[Subscriber]) -> None:
+        """Begin with the subscribers that `consume=` selects, of which some are optional."""
         self._selected = selected
+        self._optional = optional
         self._decided.clear()
         # A lock belongs to the event loop in which a task first waited for it.
         self._starting = asyncio.Lock()
@@ -81,7 +86,7 @@ class Consumption:
         return bool(self._selected) or any(self._decided.values())
 
     async def start(self, start: Callable[[], Awaitable[None]]) -> None:
-        """Start the subscribers that should consume.
+        """Start the subscribers that should consume, except the optional ones.
 
         Args:
             start: Starts all subscribers of the broker.
@@ -96,7 +101,11 @@ class Consumption:
             pass
 
         subscribers = self._managed.broker.subscribers
-        left_out = (each for each in subscribers if each in self.paused or not self.wants(each))
+        left_out = (
+            each
+            for each in subscribers
+            if each in self._optional or each in self.paused or not self.wants(each)
+        )
         with replaced_starts(dict.fromkeys(left_out, leave_out)):
             yield
 
@@ -121,15 +130,23 @@ class Consumption:
             BrokerStartError: It could not be started. It stays paused.
         """
         self.paused.discard(subscriber)
+        self._first_starts.discard(subscriber)
         self._decided[subscriber] = True
         if (error := await self._settle(subscriber)) is not None:
             raise error
 
-    def settle_all(self) -> None:
-        """Begin to change what was paused or resumed while the broker was starting."""
+    def on_started(self) -> None:
+        """Begin to start the optional subscribers, and to change what was paused or resumed meanwhile."""
+        self._first_starts = {each for each in self._optional if self.wants(each)}
+        self._decided.update(dict.fromkeys(self._first_starts, True))
         for subscriber in self._managed.broker.subscribers:
             if self._is_due(subscriber):
                 self._task(subscriber)
+
+    async def wait_first_starts(self, seconds: float) -> None:
+        """Wait until the optional subscribers have started or failed to, for at most so many seconds."""
+        if tasks := [task for each, task in self._tasks.items() if each in self._first_starts]:
+            await asyncio.wait(tasks, timeout=seconds)
 
     async def wait_resumed(self) -> None:
         """Wait until no subscriber is being started any more."""
@@ -216,7 +233,7 @@ class Consumption:
         subscriber.running = False
 
     async def _resume(self, subscriber: Subscriber) -> Exception | None:
-        cause = None
+        mismatch, cause = None, None
         try:
             mismatch = await self._driver.resume(subscriber)
         except Exception as error:  # noqa: BLE001 (it is passed to the callers)
@@ -226,6 +243,12 @@ class Consumption:
                 self._monitor.on_resumed(subscriber)
                 return None
             reason = f"declared {redact(mismatch.declared)}, found {redact(mismatch.found)}"
+        if subscriber in self._first_starts:
+            del self._decided[subscriber]
+            await self._cut_off(subscriber)
+            self._warn("is optional and could not be started", subscriber, reason)
+            self._monitor.on_start_failed(subscriber, mismatch)
+            return None
         self.paused.add(subscriber)
         await self._cut_off(subscriber)
         self._warn("could not be resumed and stays paused", subscriber, reason)

@@ -322,7 +322,8 @@ class ManagedBroker:
             self._adopted = self._leaving is None and self.broker.running and not self.in_memory
             if self._adopted:
                 self._warn(_STARTED_ALREADY)
-            self.consumption.begin(settings.consume)
+            self.driver.optional = settings.optional_subscribers
+            self.consumption.begin(settings.consume, settings.optional_subscribers)
             if settings.consume:
                 self._warn_about_moved_subscribers()
             self._reset()
@@ -562,7 +563,7 @@ class ManagedBroker:
                     self.up, self.error = True, None
                     ended.set()
                     if consume and not self.in_memory:
-                        self.consumption.settle_all()
+                        self.consumption.on_started()
                 return
 
     async def _start_once(

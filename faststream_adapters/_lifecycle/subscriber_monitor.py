@@ -23,7 +23,7 @@ _REASONS: dict[Code, str] = {
     "task_failed": "its task has ended",
     "consumer_missing": "the server no longer has its consumer or its stream",
     "consumer_paused": "its consumer is paused on the server",
-    "error": "the check of its consumer failed",
+    "error": "its check or its start failed",
     "timeout": "the server did not report on its consumer in time",
 }
 
@@ -143,6 +143,16 @@ class SubscriberMonitor:
         watched.reply, watched.restarting = "ok", None
         self.update(subscriber)
 
+    def on_start_failed(self, subscriber: Subscriber, refused: Mismatch | None) -> None:
+        """Watch an optional subscriber that could not be started with its broker.
+
+        Args:
+            subscriber: The subscriber.
+            refused: What the server has instead of what it declares, if that is the reason.
+        """
+        self._watched[subscriber] = _Watched(0, required=True, restarting="error", refused=refused)
+        self.update(subscriber)
+
     def update(self, subscriber: Subscriber) -> None:
         """Update the code of one subscriber now and log what has changed."""
         if (watched := self._watched.get(subscriber)) is not None:
@@ -175,7 +185,9 @@ class SubscriberMonitor:
         """Restart the subscribers whose task or consumer is gone, when their handlers have finished."""
         for subscriber, watched in list(self._watched.items()):
             fault = watched.restarting or watched.fault
-            if fault not in _RESTARTED or subscriber in self.paused:
+            if fault is None or subscriber in self.paused:
+                continue
+            if watched.restarting is None and fault not in _RESTARTED:
                 continue
             lock = self.lock(subscriber)
             if not lock.locked() and self._may_restart(subscriber, watched):
@@ -230,6 +242,7 @@ class SubscriberMonitor:
             watched.restarting = None
             watched.reply = "ok"
             self.driver.on_started(subscriber)
+            watched.tasks = self.driver.expected_tasks(subscriber)
         if subscriber in self._watched:
             self._update(subscriber, watched)
             self._choose_fault()

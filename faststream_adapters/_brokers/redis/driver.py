@@ -281,8 +281,7 @@ class RedisDriver(Driver):
         await self.start_publishers()
 
     async def declare(self) -> None:
-        subscriber: Any
-        for subscriber in self.broker.subscribers:
+        for subscriber in self.to_declare:
             stream = subscriber.config.stream_sub
             if self.client is not None and stream is not None and stream.group and stream.consumer:
                 await private.create_group(self.client, subscriber)

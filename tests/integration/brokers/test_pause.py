@@ -13,6 +13,7 @@ import pytest
 from faststream import AckPolicy, FastStream
 from faststream.exceptions import SetupError
 from faststream.nats import JStream, NatsBroker, PullSub, TestNatsBroker
+from faststream.rabbit import RabbitQueue
 from faststream.redis import ListSub, StreamSub
 from nats.js.api import ConsumerConfig
 
@@ -25,7 +26,7 @@ from faststream_adapters import (
 )
 from faststream_adapters._brokers.driver import Driver
 from faststream_adapters._compat.nats import callback_task
-from faststream_adapters._lifecycle import supervisor
+from faststream_adapters._lifecycle import subscriber_monitor, supervisor
 from faststream_adapters._lifecycle.managed import managed_broker
 from tests.harness.brokers import HARNESSES
 from tests.harness.brokers.shared import shared_server
@@ -903,6 +904,85 @@ async def test_a_faulty_optional_subscriber_is_only_a_warning(nats_js: NatsServe
         assert entries["other"]["status"] == "pass"
         await context.delete_consumer(f"{service.channel}-other", f"{service.channel}-other")
         await eventually_status(ready, 503)
+
+
+@pytest.mark.usefixtures("fast_supervision")
+async def test_an_optional_subscriber_that_cannot_be_started_is_tried_again(
+    nats_js: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(subscriber_monitor, "RETRY_INTERVAL", 0.05)
+    service = Service(KINDS["pull"], nats_js.url)
+    async with service.lifespan:
+        context = service.broker.connection.jetstream()
+        await context.delete_consumer(service.channel, service.channel)
+        other = ConsumerConfig(
+            durable_name=service.channel, filter_subject=service.channel, deliver_subject="elsewhere"
+        )
+        await context.add_consumer(service.channel, other)
+    lifespan = service.lifespan = BrokerLifespan(service.broker, optional=["handle"])
+    async with lifespan, client(make_readiness_asgi(lifespan, details=True)) as http:
+        await service.others_are_handled()
+        await eventually(lambda: service.code == "consumer_mismatch")
+        response = await http.get("/")
+        assert (response.status_code, response.json()["status"]) == (200, "warn")
+        assert "handle is optional and could not be started: declared a pull consumer" in caplog.text
+        await service.broker.connection.jetstream().delete_consumer(service.channel, service.channel)
+        await eventually(lambda: service.code == "ok")
+        await service.publish_and_handle(1)
+
+
+async def test_the_start_of_an_optional_subscriber_may_raise(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(subscriber: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(service.driver, "resume", fail)
+    lifespan = service.lifespan = BrokerLifespan(service.broker, optional=["handle"], supervise=False)
+    async with lifespan:
+        await eventually(lambda: service.code == "error")
+        await lifespan.pause("handle")
+        assert service.code == "paused"
+        with pytest.raises(BrokerStartError, match="could not be resumed: KeyError"):
+            await lifespan.resume("handle")
+        monkeypatch.undo()
+        await lifespan.resume("handle")
+        await service.publish_and_handle(1)
+        assert service.code == "ok"
+
+
+@pytest.mark.full
+async def test_an_optional_queue_that_cannot_be_declared_disturbs_no_other_subscriber() -> None:
+    service = Service(KINDS["rabbit"], shared_server(HARNESSES["rabbit"]).url)
+    async with service.lifespan:
+        await service.publish_and_handle(0)
+    broker: Any = HARNESSES["rabbit"].broker(shared_server(HARNESSES["rabbit"]).url)
+    handled: list[int] = []
+
+    async def other(number: int) -> None:
+        handled.append(number)
+
+    async def handle(number: int) -> None: ...
+
+    broker.subscriber(RabbitQueue(service.channel, arguments={"x-max-length": 10}))(handle)
+    broker.subscriber(f"{service.channel}-other")(other)
+    lifespan = BrokerLifespan(broker, optional=["handle"])
+    async with lifespan:
+        await eventually(lambda: lifespan.subscribers[0].code == "consumer_mismatch")
+        await broker.publish(1, f"{service.channel}-other")
+        await eventually(lambda: handled == [1])
+        assert await status(make_readiness_asgi(lifespan)) == 200
+
+
+async def test_an_optional_key_of_another_type_does_not_fail_the_start() -> None:
+    service = Service(KINDS["redis-group"], shared_server(HARNESSES["redis"]).url)
+    connection = await service.broker.connect()
+    await connection.set(service.channel, "text")
+    lifespan = service.lifespan = BrokerLifespan(service.broker, optional=[service.handle])
+    async with lifespan:
+        await service.others_are_handled()
+        await eventually(lambda: service.code == "consumer_mismatch")
+        assert await status(make_readiness_asgi(lifespan)) == 200
 
 
 async def test_a_dead_optional_subscriber_does_not_fail_liveness(service: Service) -> None:
