@@ -23,7 +23,7 @@ from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 from faststream_adapters._lifecycle.options import LifespanKeywords
 from faststream_adapters._lifecycle.targets import Target, parse_targets
 from faststream_adapters._utils.extras import require
-from faststream_adapters._utils.options import complete, split
+from faststream_adapters._utils.options import complete, declared, split
 
 from .management import EndpointRoute, management_of
 from .options import AdapterKeywords, DocsKeywords, EndpointKeywords
@@ -145,9 +145,19 @@ class CheckedKeywords(NamedTuple):
 
 
 def check_keywords(
-    targets: Sequence[Target], keywords: AdapterKeywords, of: Callable[..., object] | None
+    targets: Sequence[Target],
+    keywords: AdapterKeywords,
+    of: Callable[..., object] | None,
+    *,
+    partial: bool = False,
 ) -> CheckedKeywords:
     """Validate the arguments of `assemble` without assembling anything.
+
+    Args:
+        targets: See `assemble`.
+        keywords: See `assemble`.
+        of: See `assemble`.
+        partial: Whether there may be more keywords, so that none is missing.
 
     Raises:
         SetupError: The targets or the keywords are invalid, or cannot be combined.
@@ -158,10 +168,8 @@ def check_keywords(
     if lifespan and parse_targets(targets).lifespan is not None:
         msg = f"{', '.join(lifespan)}: pass these to the BrokerLifespan itself, which has its own keywords."
         raise SetupError(msg)
-    for name, path in _REQUIRED_PATHS.items():
-        if keywords.get(name) is not None and not keywords.get(path):
-            msg = f"{name} has no effect without {path}: set {path}, or remove {name}."
-            raise SetupError(msg)
+    if not partial:
+        _check_effects(keywords)
     checked = CheckedKeywords(
         cast("LifespanKeywords", lifespan),
         complete(EndpointKeywords, endpoints),
@@ -171,19 +179,26 @@ def check_keywords(
     return checked
 
 
-def _check_paths(checked: CheckedKeywords) -> None:
-    endpoints = {name: value for name, value in checked.endpoints.items() if name.endswith("_path")}
-    paths = [str(path) for path in endpoints.values() if path]
-    bind = checked.endpoints["management_bind"]
-    if bind and not paths:
-        msg = f"management_bind has no effect without a path to serve there: set {' or '.join(endpoints)}."
+def _check_effects(keywords: AdapterKeywords) -> None:
+    for name, path in _REQUIRED_PATHS.items():
+        if keywords.get(name) is not None and not keywords.get(path):
+            msg = f"{name} has no effect without {path}: set {path}, or remove {name}."
+            raise SetupError(msg)
+    paths = [name for name in declared(EndpointKeywords) if name.endswith("_path")]
+    if keywords.get("management_bind") and not any(map(keywords.get, paths)):
+        msg = f"management_bind has no effect without a path to serve there: set {' or '.join(paths)}."
         raise SetupError(msg)
+
+
+def _check_paths(checked: CheckedKeywords) -> None:
+    paths = [str(value) for name, value in checked.endpoints.items() if name.endswith("_path") and value]
     docs_paths: list[str] = []
     if route := checked.docs["asyncapi_path"]:
         docs = AsyncAPIRoute.ensure_route(route)
         docs_paths += filter(None, (docs.path, docs.asyncapi_json_path, docs.asyncapi_yaml_path))
     # The docs stay in the host.
-    for together in (paths, docs_paths) if bind else ([*paths, *docs_paths],):
+    separate = checked.endpoints["management_bind"]
+    for together in (paths, docs_paths) if separate else ([*paths, *docs_paths],):
         routes = Routes()
         for path in together:
             routes.reserve(path)

@@ -162,10 +162,12 @@ async def _served(
     async with AsyncExitStack() as stack:
         try:
             # Also if there is one worker: while a server replaces it, there are two.
-            shared = has_siblings() and not is_unix(address)
-            if workers is not None and is_unix(address):
-                msg = f"Several workers ({workers}) cannot share {address}: use a TCP address."
-                raise SetupError(msg)  # noqa: TRY301 (handled like the errors below)
+            shared = has_siblings()
+            if shared and is_unix(address):
+                if workers is not None:
+                    msg = f"Several workers ({workers}) cannot share {address}: use a TCP address."
+                    raise SetupError(msg)  # noqa: TRY301 (handled like the errors below)
+                shared = False
             sockets = stack.enter_context(listening([address], shared=shared))
             if shared:
                 stack.enter_context(claimed(sockets))

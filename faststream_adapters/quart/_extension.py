@@ -66,7 +66,7 @@ class QuartFastStream:
         **keywords: Unpack[AdapterKeywords],
     ) -> None:
         # Raise errors here, where the arguments are written, and not only in init_app.
-        check_keywords(targets, keywords, QuartFastStream)
+        check_keywords(targets, keywords, QuartFastStream, partial=True)
         self._targets = targets
         self._blueprint = blueprint
         self._keywords = keywords

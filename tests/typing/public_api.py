@@ -215,6 +215,7 @@ app = AsgiFastStream(
     startup_path="/started",
     metrics_path="/metrics",
     metrics_registry=CollectorRegistry(),
+    management_bind="127.0.0.1:8081",
     probe_timeout=1,
     probe_ttl=1.0,
     probe_details=True,

@@ -179,12 +179,26 @@ async def test_several_workers_cannot_share_an_unix_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/1.2")
     path = tmp_path / "app.sock"
     with pytest.raises(SetupError) as raised:
         await background(f"unix:{path}").start()
     assert str(raised.value) == (
         f"management_bind: Several workers (WEB_CONCURRENCY) cannot share unix:{path}: use a TCP address."
     )
+
+
+async def test_a_worker_of_a_server_shares_its_address_with_siblings_only(
+    free_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/1.2")
+    async with serving(background(free_address)), serving(background(f"unix:{tmp_path}/app.sock")):
+        assert await answer(free_address, "/livez") == "200 ok"
+        # Another application in this process is none.
+        with pytest.raises(SetupError, match=f"Cannot listen on {free_address}: Address already in use"):
+            await background(free_address).start()
+        with pytest.raises(SetupError, match=r"app\.sock: Address already in use"):
+            await background(f"unix:{tmp_path}/app.sock").start()
 
 
 # --- what it leaves alone ---

@@ -35,6 +35,7 @@ from faststream_adapters.quart import QuartFastStream, current_broker
 from faststream_adapters.quart._extension import view_for
 from tests.harness.app_logs import AppLog, package_lines
 from tests.harness.clients import client
+from tests.harness.management import answer
 from tests.harness.servers import hold_port
 from tests.harness.servers.asgi import AppServer
 from tests.harness.servers.nats import NatsServer
@@ -506,6 +507,20 @@ async def test_similar_routes_of_the_app_are_allowed(broker: NatsBroker) -> None
 
 
 # --- keywords and config ---
+
+
+async def test_keywords_in_the_config_complete_those_of_the_call(
+    broker: NatsBroker, free_address: str
+) -> None:
+    faststream = QuartFastStream(broker, management_bind=free_address, max_handler_age=60.0)
+    with pytest.raises(SetupError, match="max_handler_age has no effect without liveness_path"):
+        faststream.init_app(Quart("shop"))
+    app = Quart("shop")
+    app.config["FASTSTREAM_LIVENESS_PATH"] = "/livez"
+    faststream.init_app(app)
+    async with app.test_app():
+        assert await answer(free_address, "/livez") == "200 ok"
+        assert await status(app, "/livez") == 404
 
 
 async def test_keywords_can_be_set_in_the_config(broker: NatsBroker) -> None:
