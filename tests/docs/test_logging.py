@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -10,17 +11,22 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
 import pytest
+from asgi_correlation_id import correlation_id
 from granian import log as granian
 from gunicorn import glogging as gunicorn  # type: ignore[import-untyped]  # it ships no types
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.logging import Logger as HypercornLogger
 from uvicorn.config import LOGGING_CONFIG
 
+from faststream_adapters import BrokerLifespan
 from faststream_adapters._utils.loggers import Area
-from tests.docs.blocks import ROOT, python_blocks
+from tests.docs.blocks import ROOT, load, python_blocks
+from tests.harness.brokers import HARNESSES, BrokerHarness
 from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.harness.servers.nats import NatsServer
 
 PAGE = "docs/logging.md"
@@ -188,3 +194,35 @@ async def test_sentry_gets_errors_of_subscribers_and_lost_brokers(nats: NatsServ
     assert error["tags"]["correlation_id"] == request_id
     assert (lost["message"], lost["level"]) == ("broker NatsBroker 1: unreachable", "error")
     assert lost["tags"] == {"broker": "NatsBroker 1"}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("harness", HARNESSES.values(), ids=HARNESSES)
+async def test_messages_of_every_broker_have_the_id_of_the_request(
+    harness: BrokerHarness, tmp_path: Path
+) -> None:
+    if reason := harness.missing():  # pragma: no cover (installed where skips are forbidden)
+        pytest.skip(reason)
+    ids: Any = load(BLOCKS[IDS].code, tmp_path)
+    with harness.server() as server:
+        broker = harness.broker(server.url)
+        broker.add_middleware(ids.RequestIdMiddleware)
+        seen: dict[str, set[str]] = {"first": set(), "second": set()}
+
+        async def first(number: int) -> None:
+            seen["first"].add(ids.current_id(broker.context))
+            await harness.publish(broker, number, "second")
+
+        async def second(_: int) -> None:
+            seen["second"].add(ids.current_id(broker.context))
+
+        harness.subscribe(broker, "first", first)
+        harness.subscribe(broker, "second", second)
+        async with BrokerLifespan(broker):
+            correlation_id.set("a request")
+            async with asyncio.timeout(30):
+                # Repeatedly, because a topic may not exist yet.
+                while not all(seen.values()):
+                    await harness.publish(broker, 1, "first")
+                    await asyncio.sleep(0.1)
+    assert seen == {"first": {"a request"}, "second": {"a request"}}
