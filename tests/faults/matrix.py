@@ -64,7 +64,9 @@ times are rounded up to a tenth of a second.
 - **Not ready after**: the time from the fault until readiness fails or the startup fails.
 - **Ready after**: the time from the repair until readiness succeeds *and* a message has gone from a publisher
   to a handler.
-- **Nothing lost**: what was counted to verify that no message is lost, if the fault could lose one.
+- **Nothing lost**: what was counted to verify that no message is lost, if the fault could lose one. The rows
+  that start with "Signs" count what shows the fault and its end in time: readiness, its details, the metrics,
+  `on_health_change` and the log.
 
 A dash means that there is nothing to measure.
 """
