@@ -16,8 +16,8 @@ class Order(BaseModel):
 broker = NatsBroker(os.environ["NATS_URL"])
 
 
-# Queue group: each order goes to one replica, however many there are.
-@broker.subscriber("orders.new", queue="order-service")
+# A durable consumer of JetStream: each order goes to one replica, and waits while there is none.
+@broker.subscriber("orders.new", stream="orders", durable="order-service", pull_sub=True)
 async def process(order: Order) -> None:
     print(f"{order.quantity} of {order.item}", flush=True)
 
@@ -28,7 +28,7 @@ async def place_order(request: Request) -> AsgiResponse:
         order = Order.model_validate_json(await request.body())
     except ValidationError as error:
         return JSONResponse(error.json().encode(), 422)
-    await broker.publish(order, "orders.new")
+    await broker.publish(order, "orders.new", stream="orders")
     return AsgiResponse(status_code=202)
 
 
@@ -39,4 +39,7 @@ app = AsgiFastStream(
     liveness_path="/livez",
     readiness_path="/readyz",
     startup_path="/startupz",
+    metrics_path="/metrics",
+    # For people, as with `kubectl port-forward`.
+    probe_details=True,
 )

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import tomllib
 from contextlib import nullcontext
@@ -29,6 +30,7 @@ from tests.docs.blocks import ROOT, at_nats, code_blocks, load, python_blocks, s
 from tests.harness.clients import client as client_of
 from tests.harness.clients import status
 from tests.harness.management import answer
+from tests.harness.scrapes import Scrape
 from tests.harness.servers import HOST, hold_port, poll
 from tests.harness.servers.asgi import AppServer
 
@@ -58,6 +60,8 @@ POD = RESOURCES["Deployment"]["spec"]["template"]
 (CONTAINER,) = POD["spec"]["containers"]
 PROBES = {kind: CONTAINER[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")}
 PATHS = {kind: probe["httpGet"]["path"] for kind, probe in PROBES.items()}
+POD_MONITOR = yaml.safe_load((EXAMPLE / "podmonitor.yaml").read_text(encoding="utf-8"))
+(METRICS,) = (endpoint["path"] for endpoint in POD_MONITOR["spec"]["podMetricsEndpoints"])
 WORKERS = yaml.safe_load((EXAMPLE / "worker.yaml").read_text(encoding="utf-8"))
 WORKER_POD = WORKERS["spec"]["template"]
 (WORKER_CONTAINER,) = WORKER_POD["spec"]["containers"]
@@ -206,14 +210,16 @@ def test_the_probes_of_the_page_match_the_manifest() -> None:
 
 
 def test_the_commands_of_the_page_match_the_manifest() -> None:
-    (block,) = code_blocks(PAGE, "sh").values()
-    build, secret, apply = block.code.splitlines()
+    build, secret, apply = code_blocks(PAGE, "sh")["A manifest to start from 1"].code.splitlines()
     assert f"-t {CONTAINER['image']} " in build
     (variable,) = CONTAINER["env"]
     reference = variable["valueFrom"]["secretKeyRef"]
     assert f"secret generic {reference['name']} --from-literal={reference['key']}=nats://" in secret
     files = [word for word in (*build.split(), *apply.split()) if word.startswith("examples/")]
     assert len(files) == 2
+    (monitoring,) = code_blocks(PAGE, "sh")["Metrics, alerts and scaling 1"].code.splitlines()
+    files += [word for word in monitoring.split() if word.startswith("examples/")]
+    assert len(files) == 4
     assert all((ROOT / file).is_file() for file in files)
 
 
@@ -230,6 +236,42 @@ def test_the_dockerfile_copies_what_the_build_needs() -> None:
     (user,) = (words[0] for instruction, *words in steps if instruction == "USER")
     context = POD["spec"]["securityContext"]
     assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
+
+
+def test_the_pods_are_scraped_where_their_metrics_are() -> None:
+    spec = POD_MONITOR["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    labels = POD["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"] == labels
+    assert endpoint["port"] in PORTS
+    assert f'metrics_path="{METRICS}"' in MAIN.read_text(encoding="utf-8")
+    # The job that the autoscalers select.
+    job = labels[spec["jobLabel"]]
+    keda, hpa = (
+        yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text(encoding="utf-8"))["spec"]
+        for name in ("keda", "hpa")
+    )
+    assert f'job="{job}"' in keda["triggers"][0]["metadata"]["query"]
+    assert hpa["metrics"][0]["external"]["metric"]["selector"]["matchLabels"]["job"] == job
+
+
+def test_a_probe_through_a_unix_socket_runs_as_documented(nats: NatsServer, tmp_path: Path) -> None:
+    probe = yaml.safe_load(code_blocks(PAGE, "yaml")["Without a port 1"].code)["readinessProbe"]
+    bind = "unix:/run/probes/app.sock"
+    assert f'management_bind="{bind}"' in TEXT
+    own = f"unix:{tmp_path}/app.sock"
+    pod = copy.deepcopy(RESOURCES["Deployment"])
+    pod["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe
+    for version in minor_versions():
+        kubernetes_validate.validate(pod, version, strict=True)
+    command = [word.replace(bind, own) for word in probe["exec"]["command"]]
+    assert command[0] == "python"
+    code = changed(at_nats(BLOCKS[FIRST].code, nats.url), {MANAGEMENT: own})
+    with AppServer.uvicorn(code):
+        # 1 s is what the kubelet waits unless the manifest says more.
+        assert 1 < probe["timeoutSeconds"] <= probe["periodSeconds"]
+        done = subprocess.run([sys.executable, *command[1:]], capture_output=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 # The application that the manifest runs
@@ -262,10 +304,10 @@ def test_each_probe_of_the_manifest_calls_the_endpoint_of_its_kind(
     assert kinds == {path: kind for kind, path in PATHS.items()}
 
 
-def test_the_command_of_the_manifest_serves_logs_and_stops(nats: NatsServer, free_address: str) -> None:
+def test_the_command_of_the_manifest_serves_logs_and_stops(nats_js: NatsServer, free_address: str) -> None:
     healthy = dict.fromkeys(PATHS, 200)
     with (
-        manifest_server(nats, free_address) as server,
+        manifest_server(nats_js, free_address) as server,
         httpx.Client(base_url=server.url, timeout=30) as http,
         httpx.Client(base_url=f"http://{free_address}", timeout=30) as management,
     ):
@@ -275,9 +317,18 @@ def test_the_command_of_the_manifest_serves_logs_and_stops(nats: NatsServer, fre
         assert http.post("/orders", json={"item": "tea", "quantity": 2}).status_code == 202
         server.wait_output("2 of tea")
 
-        nats.freeze()
+        def metric(name: str, **labels: str) -> float | None:
+            return Scrape(management.get(METRICS).text)(f"faststream_adapters_{name}", **labels)
+
+        subscriber = {"broker": "NatsBroker 1", "subscriber": "process"}
+        assert (metric("ready"), metric("subscriber_up", **subscriber)) == (1.0, 1.0)
+        # The server is asked some seconds after the start.
+        assert poll(lambda: metric("subscriber_backlog", **subscriber, shared="true") == 0.0, 30)
+
+        nats_js.freeze()
         assert statuses(management) == {**healthy, "readiness": 503}
-        nats.thaw()
+        assert management.get(PATHS["readiness"]).json()["code"] == "timeout"
+        nats_js.thaw()
         assert poll(lambda: statuses(management) == healthy, 30)
 
         server.terminate()
