@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from typing import Any, overload
 
 from faststream.asgi.types import ASGIApp
+from faststream.exceptions import SetupError
 
 AsgiRoute = tuple[str, ASGIApp]
 
@@ -30,8 +31,19 @@ class RouteList(MutableSequence[AsgiRoute]):
         self._unmount = unmount
 
     def replace(self, routes: Iterable[AsgiRoute]) -> None:
-        """Mount these routes, and remove all others."""
+        """Mount these routes, and remove all others.
+
+        Raises:
+            SetupError: A path cannot be used. The routes are what they were before.
+        """
         after, before = list(routes), list(self)
+        try:
+            self._replace(before, after)
+        except SetupError:
+            self._replace(list(self), before)
+            raise
+
+    def _replace(self, before: list[AsgiRoute], after: list[AsgiRoute]) -> None:
         for path, app in before:
             if (path, app) not in after:
                 self._unmount(path)

@@ -486,6 +486,14 @@ def documented(app: AsgiFastStream) -> list[str]:
     return [path for path, _ in app.schema.http_handlers]  # type: ignore[attr-defined]  # of AsyncAPI
 
 
+@pytest.mark.parametrize("path", ["without-slash", "/first"])
+def test_a_list_of_routes_with_an_invalid_path_changes_nothing(path: str) -> None:
+    app = AsgiFastStream(asgi_routes=[("/old", hello)])
+    with pytest.raises(SetupError):
+        app.routes = [("/first", hello), ("/second", hello), (path, mounted)]
+    assert app.routes == [("/old", hello)]
+
+
 async def test_the_list_of_routes_contains_the_docs() -> None:
     app = AsgiFastStream(asyncapi_path="/docs")
     app.routes.append(("/hello", hello))
