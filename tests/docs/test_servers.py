@@ -14,7 +14,7 @@ from faststream.nats import NatsBroker, PullSub
 from faststream_adapters import AsgiFastStream, BrokerLifespan
 from faststream_adapters._brokers.registry import driver_for
 from faststream_adapters._compat.faststream import options_of
-from faststream_adapters._hosting.commands import overview
+from faststream_adapters._hosting.overview import overview
 from faststream_adapters._server.uvicorn import ADDRESS_OPTIONS, _settings
 from tests.docs.blocks import ROOT, at_nats, code_blocks, python_blocks
 from tests.harness.servers.asgi import AppServer

@@ -21,7 +21,7 @@ from nats.aio.client import RawCredentials
 
 from faststream_adapters import BrokerLifespan, make_asyncapi_asgi
 from faststream_adapters._brokers.registry import driver_for
-from faststream_adapters._hosting.commands import overview
+from faststream_adapters._hosting.overview import overview
 from faststream_adapters._utils.addresses import without_credentials
 from faststream_adapters._utils.errors import shown_text
 from faststream_adapters._utils.redaction import redact, related, without_secrets

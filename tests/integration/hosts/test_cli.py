@@ -16,7 +16,8 @@ from faststream import FastStream
 from faststream.nats import NatsBroker
 
 from faststream_adapters import BrokerLifespan
-from faststream_adapters._hosting.commands import broker_commands, overview, run, select_subscribers
+from faststream_adapters._hosting.commands import broker_commands, run
+from faststream_adapters._hosting.overview import overview, select_subscribers
 from faststream_adapters._lifecycle.run_mode import RunMode, run_as
 from faststream_adapters._utils.errors import BrokerStartError
 from tests.harness.servers.asgi import AppServer
