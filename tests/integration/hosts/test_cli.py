@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -247,6 +248,21 @@ def test_the_command_serves_default_probes_at_an_address(nats: NatsServer, free_
         # A second signal ends the delay.
         process.interrupt()
         assert process.wait(30) == 0
+
+
+def test_an_address_in_use_is_an_error_of_one_line(free_address: str) -> None:
+    host, _, port = free_address.partition(":")
+    lifespan = BrokerLifespan(NatsBroker("nats://127.0.0.1:1"))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((host, int(port)))
+        other.listen()
+        group = broker_commands(lifespan, lambda: [lifespan])
+        result = CliRunner().invoke(group, ["run", "--listen", free_address])
+    assert result.exit_code == 1
+    problem = f"Error: --listen: Cannot listen on {free_address}: Address already in use.\n"
+    assert result.output.endswith(problem)
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("address", ["8081", "localhost", "fd://3"])
