@@ -1,15 +1,16 @@
 """Statistics of subscribers: what a light middleware counts of the messages that pass through a broker."""
 
-import time
 from enum import Flag, auto
+from time import monotonic, time
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 from faststream import BaseMiddleware, ContextRepo
 from faststream.exceptions import IgnoredException
 
 from faststream_adapters._compat.faststream import Subscriber
+
+_ATTRIBUTE = "_faststream_adapters_counts"
 
 
 class Collected(Flag):
@@ -59,7 +60,6 @@ class Statistics:
 
     def __init__(self) -> None:
         self._started: dict[object, float] = {}
-        self._counts: WeakKeyDictionary[Subscriber, Counts] = WeakKeyDictionary()
 
     @property
     def oldest(self) -> float:
@@ -72,19 +72,19 @@ class Statistics:
         return self[subscriber].oldest if self._started else 0.0
 
     def __getitem__(self, subscriber: Subscriber) -> Counts:
-        """Return what was counted of a subscriber."""
-        counts = self._counts.get(subscriber)
+        """Return what was counted of a subscriber, which is stored on it, where it is found fastest."""
+        counts: Counts | None = getattr(subscriber, _ATTRIBUTE, None)
         if counts is None:
-            counts = self._counts[subscriber] = Counts()
+            counts = Counts()
+            setattr(subscriber, _ATTRIBUTE, counts)
         return counts
 
     def __call__(self, msg: Any, /, *, context: ContextRepo) -> BaseMiddleware[Any, Any]:
         """Return the middleware for one message."""
         # What is published passes through a middleware too, which gets no message.
-        subscriber = None if msg is None else context.get_local("handler_")
-        if subscriber is None:
+        if msg is None or (subscriber := context.get_local("handler_")) is None:
             return _Uncounted(msg, context=context)
-        return _Counted(msg, context=context, counts=self[subscriber], started=self._started)
+        return _Counted(msg, context, self[subscriber], self._started)
 
 
 class _Uncounted(BaseMiddleware[Any, Any]):
@@ -114,21 +114,24 @@ class _Counted(_Uncounted):
     __slots__ = ("_counts", "_reached_handler", "_started")
 
     def __init__(
-        self, msg: Any, /, *, context: ContextRepo, counts: Counts, started: dict[object, float]
+        self, msg: Any, /, context: ContextRepo, counts: Counts, started: dict[object, float]
     ) -> None:
-        super().__init__(msg, context=context)
+        # Set here, because a call of the base class costs more than the assignments.
+        self.msg = msg
+        self.context = context
         self._counts = counts
         self._started = started
         self._reached_handler = False
 
     async def __aenter__(self) -> Self:
-        self._started[self] = self._counts.started[self] = time.monotonic()
+        self._started[self] = self._counts.started[self] = monotonic()
         return self
 
     def consume_scope(self, call_next: Any, msg: Any) -> Any:
         if self.context.get_local("message") is msg:
             self._reached_handler = True
-            self._count()
+            self._counts.received += 1
+            self._counts.last_message_at = time()
         else:
             # It was requested by the handler, or by its `get_one()`.
             self._forget()
@@ -140,20 +143,16 @@ class _Counted(_Uncounted):
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> bool:
-        if self not in self._started:
-            return False
-        self._forget()
-        # FastStream's own exceptions are instructions, such as to acknowledge the message.
-        if exc_type is not None and not issubclass(exc_type, IgnoredException):
-            if not self._reached_handler:
-                # It could not be parsed, or suits no handler.
-                self._count()
-            self._counts.failed += 1
+        if self in self._started:
+            self._forget()
+            # FastStream's own exceptions are instructions, such as to acknowledge the message.
+            if exc_type is not None and not issubclass(exc_type, IgnoredException):
+                if not self._reached_handler:
+                    # It could not be parsed, or suits no handler.
+                    self._counts.received += 1
+                    self._counts.last_message_at = time()
+                self._counts.failed += 1
         return False
-
-    def _count(self) -> None:
-        self._counts.received += 1
-        self._counts.last_message_at = time.time()
 
     def _forget(self) -> None:
         del self._started[self], self._counts.started[self]
@@ -161,4 +160,4 @@ class _Counted(_Uncounted):
 
 def _oldest(started: dict[object, float]) -> float:
     # A dict is ordered by insertion.
-    return time.monotonic() - next(iter(started.values())) if started else 0.0
+    return monotonic() - next(iter(started.values())) if started else 0.0
