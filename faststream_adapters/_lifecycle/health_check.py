@@ -148,7 +148,8 @@ class ManagedCheck:
                 flight.task.cancel()
 
     async def wait_ended(self) -> None:
-        """Wait a moment until the call that `detach` has cancelled has ended."""
+        """Make no more calls, and wait a moment until the one that was cancelled has ended."""
+        self.detach()
         if self._leaving is not None:
             await asyncio.wait((self._leaving,), timeout=_END_TIMEOUT)
             self._leaving.cancel()

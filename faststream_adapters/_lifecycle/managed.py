@@ -250,12 +250,10 @@ class ManagedBroker:
             return self.last_result().code
         if not self.owners:
             return "not_started"
+        if self.error is not None:
+            return self.driver.classify(self.error)
         # Whatever the client of a broker that is starting knows of itself, it is not started.
-        last = (
-            Result(self.driver.classify(self.error), 0.0)
-            if self.error is not None
-            else self.broker_check.last
-        )
+        last = self.broker_check.last
         return "not_started" if last is None or last.ok else last.code
 
     def update_publishing(self) -> None:

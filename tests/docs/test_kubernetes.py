@@ -26,7 +26,7 @@ from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_a
 from faststream_adapters._brokers.codes import CODES
 from faststream_adapters._endpoints.options import PROBE_TIMEOUT
 from faststream_adapters._lifecycle.supervisor import SUBSCRIBERS_INTERVAL
-from tests.docs.blocks import ROOT, at_nats, code_blocks, load, python_blocks, served
+from tests.docs.blocks import ROOT, at_nats, code_blocks, load, python_blocks, served, wait_until
 from tests.harness.clients import client as client_of
 from tests.harness.clients import status
 from tests.harness.management import answer
@@ -561,10 +561,11 @@ async def test_the_first_block_answers_during_a_strict_start_and_the_drain(
         async with served(module.app):
             assert await answer(free_address, "/startupz") == "200 ok"
 
+    async def starting() -> bool:
+        return await answer(free_address, "/startupz") == "503 starting"
+
     serving = asyncio.create_task(serve())
-    async with asyncio.timeout(30):
-        while await answer(free_address, "/startupz") != "503 starting":  # noqa: ASYNC110 (a probe can only be polled)
-            await asyncio.sleep(0.02)
+    await wait_until(starting)
     assert await answer(free_address, "/livez") == "200 ok"
     nats.start()
     await serving
