@@ -115,7 +115,9 @@ class Consumption:
             if subscriber.running:
                 self._decided[subscriber] = True
         for subscriber in self._monitor.stopped:
-            self._decided[subscriber] = False
+            # One that is being resumed was not stopped by the application.
+            if subscriber not in self._tasks:
+                self._decided[subscriber] = False
 
     async def pause(self, subscriber: Subscriber) -> None:
         """Stop a subscriber from consuming, and wait until its handlers have finished."""
@@ -202,6 +204,9 @@ class Consumption:
                 if not await self._is_reachable():
                     # Without the server a client can neither unsubscribe nor subscribe.
                     await asyncio.sleep(_CHECK_INTERVAL)
+                elif not self._is_due(subscriber):
+                    # It was paused or resumed during the check, and is as it should be.
+                    break
                 elif subscriber in self.paused:
                     await self._pause(subscriber)
                 else:
@@ -237,6 +242,9 @@ class Consumption:
         try:
             mismatch = await self._driver.resume(subscriber)
         except Exception as error:  # noqa: BLE001 (it is passed to the callers)
+            if not await self._is_reachable():
+                # It is tried again when the server replies.
+                return None
             reason, cause = class_and_text(error), without_secrets(error)
         else:
             if mismatch is None:

@@ -201,19 +201,30 @@ class NatsDriver(Driver):
         self._missing_since.pop(subscription, None)
         self._pending[subscriber] = info.num_pending or 0
         code: SubscriberCode = "consumer_paused" if info.paused else "ok"
-        return code if _is_ordered(subscriber) else await self._compare(subscriber, info.config) or code
+        compared = None
+        if not _is_ordered(subscriber):
+            compared = await self._compare(subscriber, subscription, info.config)
+        return compared or code
 
     async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
         # The checks of the consumers have just asked for them.
         return {each: self._pending[each] for each in subscribers if each in self._pending}
 
-    async def _compare(self, subscriber: Any, found: ConsumerConfig) -> SubscriberCode | Mismatch | None:
-        """Return the fault of a consumer that is not the one a subscriber declares or consumes from."""
+    async def _compare(
+        self, subscriber: Any, subscription: Any, found: ConsumerConfig
+    ) -> SubscriberCode | Mismatch | None:
+        """Return the fault of a consumer that is not the one a subscriber declares or consumes from.
+
+        Args:
+            subscriber: The subscriber, which may have been stopped meanwhile.
+            subscription: Its JetStream subscription.
+            found: The configuration of the consumer on the server.
+        """
         subjects = await self._stream_subjects(subscriber)
         if (mismatch := find_mismatch(subscriber, found, subjects)) is not None:
             return mismatch
         # It was deleted and created again, perhaps by another process, and delivers elsewhere.
-        moved = found.deliver_subject not in {None, core_subscription(subscriber).subject}
+        moved = found.deliver_subject not in {None, private.inner_subscription(subscription).subject}
         return "consumer_missing" if moved else None
 
     async def _stream_subjects(self, subscriber: Any) -> list[str] | None:

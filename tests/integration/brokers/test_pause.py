@@ -27,6 +27,7 @@ from faststream_adapters import (
 from faststream_adapters._brokers.driver import Driver
 from faststream_adapters._compat.nats import callback_task
 from faststream_adapters._lifecycle import subscriber_monitor, supervisor
+from faststream_adapters._lifecycle.broker_check import Result
 from faststream_adapters._lifecycle.managed import managed_broker
 from tests.harness.brokers import HARNESSES
 from tests.harness.brokers.shared import shared_server
@@ -424,6 +425,28 @@ async def test_a_pause_goes_on_when_the_broker_is_restarted_meanwhile(service: S
         service.may_finish.set()
 
 
+@pytest.mark.usefixtures("fast_supervision")
+async def test_a_resume_goes_on_when_the_broker_is_restarted_meanwhile(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resuming = asyncio.Event()
+
+    async def hang(subscriber: object) -> None:
+        resuming.set()
+        await asyncio.Event().wait()
+
+    async with service.lifespan:
+        await service.lifespan.pause("handle")
+        with monkeypatch.context() as patched:
+            patched.setattr(service.driver, "resume", hang)
+            waiting = asyncio.create_task(service.lifespan.resume("handle"))
+            await resuming.wait()
+        await service.lose_client()
+        await waiting
+        assert service.code == "ok"
+        await service.publish_and_handle(1)
+
+
 async def test_pausing_twice_and_resuming_twice_are_the_same_as_once(service: Service) -> None:
     async with service.lifespan as _:
         await asyncio.gather(*(service.lifespan.pause("handle") for _ in range(3)))
@@ -451,6 +474,33 @@ async def test_the_last_of_concurrent_calls_counts(service: Service) -> None:
         await service.publish_and_handle(1)
         await asyncio.gather(*(call("handle") for call in (resume, pause, resume, pause)))
         assert service.code == "paused"
+
+
+async def test_a_pause_that_is_undone_at_once_leaves_the_subscriber_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checking = asyncio.Event()
+    reply: asyncio.Future[Result] = asyncio.Future()
+
+    def check(seconds: float) -> asyncio.Future[Result]:
+        checking.set()
+        return reply
+
+    async def fail(subscriber: object) -> None:
+        raise AssertionError
+
+    async with service.lifespan:
+        with monkeypatch.context() as patched:
+            patched.setattr(service.managed.broker_check, "check", check)
+            patched.setattr(service.driver, "pause", fail)
+            patched.setattr(service.driver, "resume", fail)
+            pausing = asyncio.create_task(service.lifespan.pause("handle"))
+            await checking.wait()
+            resuming = asyncio.create_task(service.lifespan.resume("handle"))
+            await asyncio.sleep(0)
+            reply.set_result(Result("ok", 0.0))
+            await asyncio.gather(pausing, resuming)
+        await service.publish_and_handle(1)
 
 
 async def test_a_cancelled_pause_goes_on(service: Service) -> None:
@@ -740,6 +790,23 @@ async def test_pause_and_resume_wait_for_a_server_that_is_down(nats_factory: Nat
             await asyncio.wait_for(changing, TIMEOUT)
             assert service.code == code
             await eventually_status(ready, 200)
+        await service.publish_and_handle(1)
+
+
+@pytest.mark.usefixtures("fast_supervision")
+async def test_a_resume_that_loses_its_connection_is_tried_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose(subscriber: object) -> None:
+        await service.broker.connection.close()
+        raise ConnectionError
+
+    async with service.lifespan:
+        await service.lifespan.pause("handle")
+        with monkeypatch.context() as patched:
+            patched.setattr(service.driver, "resume", lose)
+            await service.lifespan.resume("handle")
+        await eventually(lambda: service.code == "ok")
         await service.publish_and_handle(1)
 
 
