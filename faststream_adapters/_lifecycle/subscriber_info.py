@@ -24,7 +24,8 @@ class Counters:
 class SubscriberInfo:
     """A subscriber of a lifespan, as it was when the lifespan was asked.
 
-    What is counted is None unless it is collected, and the backlog also for servers that do not report it.
+    What is counted is None unless it is collected, and the backlog also for servers that do not report it. A
+    batch counts as one message.
 
     Args:
         name: The name of its handler, with `@destination` and `@broker` where needed to be unique.

@@ -7,10 +7,13 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from faststream_adapters import make_readiness_asgi
+from prometheus_client import CollectorRegistry
+
+from faststream_adapters import make_metrics_asgi, make_readiness_asgi
 from tests.harness.brokers.shared import shared_server
 from tests.harness.clients import client
 from tests.harness.hosts import HostApp, serving
+from tests.harness.scrapes import scrape
 from tests.harness.waiting import eventually
 
 if TYPE_CHECKING:
@@ -50,4 +53,7 @@ async def test_a_message_that_a_request_publishes_is_handled(harness: BrokerHarn
         assert name == type(broker).__name__
         assert [check["code"] for check in checks] == ["ok", "ok"]
         assert [check["componentId"] for check in checks] == [f"{name} 1", "handle"]
+        metrics = await scrape(make_metrics_asgi(CollectorRegistry(), targets=[broker]))
+        assert metrics("faststream_adapters_ready") == 1
+        assert metrics("faststream_adapters_subscriber_up", broker=f"{name} 1", subscriber="handle") == 1
     assert not broker.running

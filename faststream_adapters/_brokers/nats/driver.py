@@ -210,6 +210,10 @@ class NatsDriver(Driver):
         # The checks of the consumers have just asked for them.
         return {each: self._pending[each] for each in subscribers if each in self._pending}
 
+    def is_backlog_shared(self, subscriber: Any) -> bool:
+        # Otherwise each process has a consumer of its own, as for a key-value store.
+        return bool(self.is_load_balanced(subscriber))
+
     async def _compare(
         self, subscriber: Any, subscription: Any, found: ConsumerConfig
     ) -> SubscriberCode | Mismatch | None:

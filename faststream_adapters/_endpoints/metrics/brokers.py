@@ -46,7 +46,7 @@ class BrokerMetrics:
         # With several workers, prometheus_client keeps the metrics in files, which one of them reads.
         self._files = SnapshotFiles() if DIRECTORY_VARIABLE in os.environ else None
         self._written_at = -math.inf
-        self._collector = SnapshotCollector(report.snapshot(target))
+        self._collector = SnapshotCollector()
         self.registry.register(self._collector)
         # With several workers, the modes select the worst worker, and the number of workers in a state.
         self._up = client.Gauge(

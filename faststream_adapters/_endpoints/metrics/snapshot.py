@@ -107,13 +107,10 @@ class SnapshotCollector:
     """A collector of the metrics in the last snapshot, for a registry.
 
     The samples are made anew at each collection, so that those of subscribers that were stopped are gone.
-
-    Args:
-        snapshot: The first snapshot.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+    def __init__(self) -> None:
+        self.snapshot = Snapshot("not_started", {}, {}, ())
         """The last snapshot."""
 
     def describe(self) -> "Iterator[Metric]":

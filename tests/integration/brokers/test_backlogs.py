@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from faststream.nats import JStream, NatsBroker, PullSub
-from faststream.rabbit import Channel, QueueType, RabbitQueue
+from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
 from faststream.redis import ListSub, RedisClusterBroker, StreamSub
 from nats.js.api import ConsumerConfig
 from prometheus_client import CollectorRegistry
@@ -201,6 +201,7 @@ def recent_redis() -> Iterator[RedisServer]:
 
 # A RabbitMQ node starts slowly, and a group of Kafka waits for its members.
 SLOW = {name for name, way in WAYS.items() if way.harness == "rabbit" or way.subscribe is kafka_group}
+SLOW |= {"JetStream, push", "Redis stream, no group", "Kafka partition, confluent"}
 
 
 @pytest.mark.timeout(120)
@@ -261,6 +262,7 @@ async def test_a_frozen_kafka_server_reports_no_backlog(harness: str) -> None:
         assert await driver.backlogs(subscribers) == {}
 
 
+@pytest.mark.full
 async def test_a_closed_consumer_has_no_backlog() -> None:
     way = WAYS["Kafka partition, confluent"]
     service = Held(way, shared_server(HARNESSES[way.harness]).url)
@@ -269,6 +271,16 @@ async def test_a_closed_consumer_has_no_backlog() -> None:
         driver = managed_broker(service.broker).driver
         await asyncio.to_thread(subscriber.consumer.consumer.close)
         assert await driver.backlogs([subscriber]) == {}
+
+
+def test_the_backlog_of_a_consumer_of_its_own_is_not_shared() -> None:
+    nats, rabbit = NatsBroker(), RabbitBroker()
+    ephemeral = nats.subscriber("jobs", stream="jobs")
+    pull = nats.subscriber("jobs", stream="jobs", durable="worker", pull_sub=PullSub())
+    watcher = nats.subscriber("key", kv_watch="bucket")
+    driver = driver_for(nats)
+    assert [driver.is_backlog_shared(each) for each in (ephemeral, pull, watcher)] == [False, True, False]
+    assert not driver_for(rabbit).is_backlog_shared(rabbit.subscriber(""))
 
 
 async def test_a_redis_cluster_has_no_backlog() -> None:

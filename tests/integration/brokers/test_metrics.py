@@ -292,7 +292,14 @@ async def test_ready_agrees_with_readiness(nats: NatsServer) -> None:
     await agree(ready, endpoint, "not_started", None)
 
 
-@pytest.mark.parametrize("optional", ["nothing", "the broker", "the subscriber"])
+@pytest.mark.parametrize(
+    "optional",
+    [
+        "nothing",
+        pytest.param("the broker", marks=pytest.mark.full),
+        pytest.param("the subscriber", marks=pytest.mark.full),
+    ],
+)
 async def test_a_consumer_that_is_paused_on_the_server_is_not_up(
     nats_js: NatsServer, optional: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,8 +410,14 @@ async def test_restarts_by_supervision_are_counted(shared_nats: NatsServer) -> N
         await scrape_until(endpoint, lambda metrics: metrics(f"{PREFIX}ready") == 1)
 
 
-@pytest.mark.parametrize("optional", [False, True])
-@pytest.mark.parametrize("of_lifespan", [True, False])
+@pytest.mark.parametrize(
+    ("of_lifespan", "optional"),
+    [
+        (True, False),
+        (False, True),
+        *(pytest.param(each, each, marks=pytest.mark.full) for each in (True, False)),
+    ],
+)
 async def test_a_health_check_is_asked_and_exposed(
     shared_nats: NatsServer, optional: bool, of_lifespan: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

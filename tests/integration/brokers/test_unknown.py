@@ -12,10 +12,12 @@ from faststream import FastStream
 from faststream._internal.configs import BrokerConfig  # noqa: TID251 (a custom broker is built on it)
 from faststream.nats import NatsBroker
 from faststream.specification.schema import BrokerSpec
+from prometheus_client import CollectorRegistry
 
 from faststream_adapters import (
     BrokerLifespan,
     make_liveness_asgi,
+    make_metrics_asgi,
     make_ping_asgi,
     make_readiness_asgi,
 )
@@ -28,6 +30,7 @@ from faststream_adapters._utils.errors import BrokerStartError
 from faststream_adapters.testing import in_memory
 from tests.harness.app_logs import AppLog, package_lines
 from tests.harness.clients import client, eventually_status, status
+from tests.harness.scrapes import scrape
 
 if TYPE_CHECKING:
     from faststream_adapters._asgi.endpoint import Endpoint
@@ -110,13 +113,19 @@ async def test_the_ping_of_a_custom_broker_decides_readiness(
     broker = PostBroker()
     assert type(managed_broker(broker).driver) is Driver
     ready, ping = make_readiness_asgi(broker, timeout=0.2), make_ping_asgi(broker, timeout=0.2)
+    metrics = make_metrics_asgi(CollectorRegistry(), targets=[broker])
     async with BrokerLifespan(broker):
+        assert (await scrape(metrics))("faststream_adapters_ready") == 1
         assert [await status(ready), await status(ping)] == [200, 204]
         broker.answer = answer
         start = time.monotonic()
         assert [await status(ready), await status(ping)] == [503, 500]
         # The probe does not wait for the ping itself.
         assert time.monotonic() - start < 10.0
+        # Only the probes check a broker whose client is unknown.
+        async with asyncio.timeout(10):
+            while (await scrape(metrics)).broker_metric("up", "PostBroker 1"):  # noqa: ASYNC110 (no event)
+                await asyncio.sleep(0.01)
         assert (await details(make_readiness_asgi(broker, timeout=0.2, details=True)))["code"] == code
         assert await status(make_liveness_asgi(broker)) == 200
         broker.answer = True
