@@ -138,6 +138,7 @@ class Alerts(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+@pytest.mark.full
 async def test_a_broker_that_is_lost_and_back_is_two_alerts(nats: NatsServer, tmp_path: Path) -> None:
     with HTTPServer((HOST, 0), Alerts) as server:
         texts = vars(server)["texts"] = []

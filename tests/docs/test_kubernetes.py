@@ -255,6 +255,7 @@ def test_the_pods_are_scraped_where_their_metrics_are() -> None:
     assert hpa["metrics"][0]["external"]["metric"]["selector"]["matchLabels"]["job"] == job
 
 
+@pytest.mark.full
 def test_a_probe_through_a_unix_socket_runs_as_documented(nats: NatsServer, tmp_path: Path) -> None:
     probe = yaml.safe_load(code_blocks(PAGE, "yaml")["Without a port 1"].code)["readinessProbe"]
     bind = "unix:/run/probes/app.sock"

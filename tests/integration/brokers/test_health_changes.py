@@ -190,3 +190,19 @@ async def test_a_paused_consumer_is_reported_with_readiness(
         await eventually(lambda: changes.last("subscriber") == "ok", AGREEMENT)
     assert changes.codes("subscriber") == ["ok", "consumer_paused", "ok"]
     assert changes.codes("broker") == ["ok"]
+
+
+async def test_a_lifespan_reports_on_a_broker_that_another_one_has_left(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url, reconnect_time_wait=0, logger=None)
+    left, staying = Changes(), Changes()
+    first = BrokerLifespan(broker, on_health_change=left)
+    second = BrokerLifespan(broker, on_health_change=staying)
+    async with second:
+        async with first:
+            await eventually(lambda: left.codes("broker") == staying.codes("broker") == ["ok"])
+        nats.kill()
+        await eventually_status(make_readiness_asgi(second), 503)
+        await eventually(lambda: staying.last("broker") != "ok", AGREEMENT)
+        nats.restart()
+        await eventually(lambda: staying.last("broker") == "ok")
+    assert left.codes("broker") == ["ok"]
