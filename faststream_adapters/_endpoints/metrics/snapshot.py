@@ -142,26 +142,28 @@ class SnapshotFiles:
 
     def __init__(self) -> None:
         self._metrics: dict[Family, Any] = {}
-        self._written: Readings = {family: {} for family in FAMILIES}
+        self._written: dict[Family, dict[Labels, float]] = {family: {} for family in FAMILIES}
 
     def write(self, readings: Readings) -> None:
         """Write what has changed."""
         for family, values in readings.items():
-            before = self._written[family]
             if family not in self._metrics:
                 self._metrics[family] = _metric_in_file(family)
-            metric = self._metrics[family]
-            for labels, value in values.items():
-                if value != before.get(labels):
-                    sample = metric.labels(*labels) if labels else metric
-                    if family.merge is None:
-                        sample.inc(value - before.get(labels, 0.0))
-                    else:
-                        sample.set(value)
-            if family.merge is not None:
-                for labels in before.keys() - values.keys():
-                    metric.labels(*labels).set(nan)
-        self._written = readings
+            written, metric = self._written[family], self._metrics[family]
+            gone = {} if family.merge is None else dict.fromkeys(written.keys() - values.keys(), nan)
+            for labels, value in (*values.items(), *gone.items()):
+                before = written.get(labels)
+                if value == before:
+                    continue
+                sample = metric.labels(*labels) if labels else metric
+                if family.merge is not None:
+                    sample.set(value)
+                else:
+                    # A subscriber that takes the place of another one begins at 0.
+                    sample.inc(value if before is None or value < before else value - before)
+                written[labels] = value
+            for labels in gone:
+                del written[labels]
 
 
 def _metric_in_file(family: Family) -> Any:

@@ -378,6 +378,30 @@ async def test_the_oldest_message_is_exposed(shared_nats: NatsServer) -> None:
         await scrape_until(endpoint, lambda metrics: oldest(metrics) == 0)
 
 
+async def test_what_a_handler_receives_by_itself_is_no_message_of_its_subscriber(
+    shared_nats: NatsServer,
+) -> None:
+    fetched: list[object] = []
+    broker = NatsBroker(shared_nats.url)
+    other = broker.subscriber("metrics.other")
+
+    @broker.subscriber("metrics.fetching")
+    async def fetch(message: str) -> None:
+        fetched.append(await other.get_one(timeout=20))
+
+    lifespan = BrokerLifespan(broker)
+    endpoint_for(lifespan)
+    async with lifespan:
+        await broker.publish("go", "metrics.fetching")
+        async with asyncio.timeout(20):
+            while not fetched:
+                await broker.publish("tea", "metrics.other")
+                await asyncio.sleep(0.01)
+        await lifespan.idle(20)
+        [info] = lifespan.subscribers
+    assert (info.received, info.failed, info.in_flight, info.oldest_seconds) == (1, 0, 0, 0)
+
+
 async def test_dropped_messages_are_counted(shared_nats: NatsServer) -> None:
     finish = asyncio.Event()
     broker = NatsBroker(shared_nats.url, logger=None)

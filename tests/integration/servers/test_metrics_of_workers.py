@@ -77,8 +77,9 @@ class SnapshotWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # It ends at the end of its input.
         with self._process:
-            self._process.kill()
+            pass
 
     def write(self, **readings: dict[tuple[str, ...], float]) -> None:
         """Write the values of metrics, by the names of their families."""
@@ -134,8 +135,11 @@ def test_the_snapshots_of_workers_are_merged(tmp_path: Path) -> None:
         metrics = collect(tmp_path)
         assert metrics(f"{PREFIX}subscriber_up", **labels) is None
         assert metrics(f"{PREFIX}subscriber_dropped_total", **labels) == 9
-        first.write(READY={(): 1.0}, UP={subscriber: 1.0})
-        assert collect(tmp_path)(f"{PREFIX}subscriber_up", **labels) == 1
+        # A subscriber of the same name takes its place, and begins to count at 0.
+        first.write(READY={(): 1.0}, UP={subscriber: 1.0}, DROPPED={subscriber: 1.0})
+        metrics = collect(tmp_path)
+        assert metrics(f"{PREFIX}subscriber_up", **labels) == 1
+        assert metrics(f"{PREFIX}subscriber_dropped_total", **labels) == 10
     assert collect(tmp_path)(f"{PREFIX}ready") is None
 
 
