@@ -242,6 +242,7 @@ class Consumption:
         try:
             mismatch = await self._driver.resume(subscriber)
         except Exception as error:  # noqa: BLE001 (it is passed to the callers)
+            await self._cut_off(subscriber)
             if not await self._is_reachable():
                 # It is tried again when the server replies.
                 return None
@@ -250,15 +251,14 @@ class Consumption:
             if mismatch is None:
                 self._monitor.on_resumed(subscriber)
                 return None
+            await self._cut_off(subscriber)
             reason = f"declared {redact(mismatch.declared)}, found {redact(mismatch.found)}"
         if subscriber in self._first_starts:
             del self._decided[subscriber]
-            await self._cut_off(subscriber)
             self._warn("is optional and could not be started", subscriber, reason)
             self._monitor.on_start_failed(subscriber, mismatch)
             return None
         self.paused.add(subscriber)
-        await self._cut_off(subscriber)
         self._warn("could not be resumed and stays paused", subscriber, reason)
         name = handler_name(subscriber)
         failure = BrokerStartError(

@@ -236,7 +236,7 @@ class BrokerLifespan:
 
         Raises:
             BrokerNotUpError: The lifespan is not running.
-            SetupError: A selector names no subscriber, or more than one.
+            SetupError: A selector names no subscriber, or more than one, or this is another event loop.
         """
         await self._change(which, "pause", "pause()")
 
@@ -249,7 +249,7 @@ class BrokerLifespan:
         Raises:
             BrokerNotUpError: The lifespan is not running.
             BrokerStartError: A subscriber could not be started, and stays paused.
-            SetupError: A selector names no subscriber, or more than one.
+            SetupError: A selector names no subscriber, or more than one, or this is another event loop.
         """
         await self._change(which, "resume", "resume()")
 
@@ -258,6 +258,9 @@ class BrokerLifespan:
         if self.state in {"stopped", "failed"}:
             msg = f"{keyword} works while the lifespan runs, and its state is {self.state!r}."
             raise BrokerNotUpError(msg)
+        if self._entries.loop is not asyncio.get_running_loop():
+            msg = f"{keyword} must be called in the event loop of the lifespan."
+            raise SetupError(msg)
         calls = [
             getattr(managed.consumption, change)(subscriber)
             for managed, subscriber in selected

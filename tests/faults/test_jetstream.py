@@ -5,17 +5,21 @@ from contextlib import suppress
 
 import nats as nats_py
 import pytest
-from faststream.nats import NatsBroker
+from faststream.nats import NatsBroker, PullSub
 from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 
-from faststream_adapters import BrokerLifespan, make_readiness_asgi
+from faststream_adapters import BrokerLifespan, make_liveness_asgi, make_readiness_asgi
+from faststream_adapters._lifecycle import supervisor
 from faststream_adapters._lifecycle.managed import managed_broker
 from tests.faults.matrix import Fault, row
 from tests.faults.test_subscribers import consumer, consumer_name, jetstream, wait_for_message
-from tests.harness.clients import eventually_status
+from tests.harness.clients import client, eventually_status, status
 from tests.harness.servers.nats import NatsServer
 from tests.harness.waiting import eventually
+
+
+async def required(message: str) -> None: ...
 
 
 async def wait_for_stream(broker: NatsBroker) -> None:
@@ -98,6 +102,32 @@ async def test_readiness_fails_while_the_stream_does_not_exist(
         await wait_for_message(received, "after")
         fault.ready()
     await owner.close()
+
+
+@row(
+    "JetStream consumer of an optional subscriber deleted",
+    "200, and the details show `warn` with `consumer_missing`; another subscriber's fault is still a 503",
+)
+@pytest.mark.usefixtures("fault")
+async def test_a_faulty_optional_subscriber_is_only_a_warning(
+    nats_js: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "SUBSCRIBERS_INTERVAL", 0.1)
+    broker, _ = consumer(nats_js.url, "pull")
+    broker.subscriber("jobs", stream="jobs", durable="required", pull_sub=PullSub())(required)
+    lifespan = BrokerLifespan(broker, optional=["handle"], supervise=False)
+    details, live = make_readiness_asgi(lifespan, details=True), make_liveness_asgi(lifespan)
+    async with lifespan, client(details) as http:
+        await jetstream(broker).delete_consumer("jobs", "worker")
+        await eventually(lambda: lifespan.subscribers[0].code == "consumer_missing")
+        response = await http.get("/")
+        entries = {entry["componentId"]: entry for entry in response.json()["checks"]["NatsBroker"]}
+        assert (response.status_code, response.json()["status"]) == (200, "warn")
+        assert (entries["handle"]["status"], entries["handle"]["code"]) == ("warn", "consumer_missing")
+        assert entries["required"]["status"] == "pass"
+        assert await status(live) == 200
+        await jetstream(broker).delete_consumer("jobs", "required")
+        await eventually_status(details, 503)
 
 
 @row(

@@ -638,6 +638,13 @@ async def test_pause_and_resume_need_a_lifespan_that_runs(service: Service) -> N
             await change("handel")
 
 
+async def test_another_event_loop_cannot_pause(service: Service) -> None:
+    async with service.lifespan:
+        with pytest.raises(SetupError, match=r"pause\(\) must be called in the event loop of the lifespan"):
+            await asyncio.to_thread(asyncio.run, service.lifespan.pause("handle"))
+        assert service.code == "ok"
+
+
 async def test_pause_during_the_drain_only_waits(service: Service) -> None:
     paused = asyncio.Event()
 
@@ -954,23 +961,6 @@ async def test_lifespans_that_share_a_broker_must_select_the_same(service: Servi
             pass
         with pytest.raises(SetupError, match="other keywords"):
             await service.lifespan.enter()
-
-
-async def test_a_faulty_optional_subscriber_is_only_a_warning(nats_js: NatsServer) -> None:
-    service = Service(KINDS["pull"], nats_js.url)
-    lifespan = BrokerLifespan(service.broker, optional=["handle"], supervise=False)
-    ready = make_readiness_asgi(lifespan, details=True)
-    async with lifespan, client(ready) as http:
-        context = service.broker.connection.jetstream()
-        await context.delete_consumer(service.channel, service.channel)
-        await eventually(lambda: lifespan.subscribers[0].code == "consumer_missing")
-        response = await http.get("/")
-        entries = {entry["componentId"]: entry for entry in response.json()["checks"]["NatsBroker"]}
-        assert (response.status_code, response.json()["status"]) == (200, "warn")
-        assert (entries["handle"]["status"], entries["handle"]["code"]) == ("warn", "consumer_missing")
-        assert entries["other"]["status"] == "pass"
-        await context.delete_consumer(f"{service.channel}-other", f"{service.channel}-other")
-        await eventually_status(ready, 503)
 
 
 @pytest.mark.usefixtures("fast_supervision")
