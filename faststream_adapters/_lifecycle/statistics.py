@@ -128,13 +128,15 @@ class _Counted(_Uncounted):
         return self
 
     def consume_scope(self, call_next: Any, msg: Any) -> Any:
-        if self.context.get_local("message") is msg:
+        if self.context.get_local("message") is not msg:
+            # It was requested by the handler, or by its `get_one()`.
+            self._started.pop(self, None)
+            self._counts.started.pop(self, None)
+        elif not self._reached_handler:
+            # A middleware of the application may try the handler again.
             self._reached_handler = True
             self._counts.received += 1
             self._counts.last_message_at = time()
-        else:
-            # It was requested by the handler, or by its `get_one()`.
-            self._forget()
         return call_next(msg)
 
     async def __aexit__(
@@ -143,8 +145,8 @@ class _Counted(_Uncounted):
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> bool:
-        if self in self._started:
-            self._forget()
+        if self._started.pop(self, None) is not None:
+            del self._counts.started[self]
             # FastStream's own exceptions are instructions, such as to acknowledge the message.
             if exc_type is not None and not issubclass(exc_type, IgnoredException):
                 if not self._reached_handler:
@@ -153,9 +155,6 @@ class _Counted(_Uncounted):
                     self._counts.last_message_at = time()
                 self._counts.failed += 1
         return False
-
-    def _forget(self) -> None:
-        del self._started[self], self._counts.started[self]
 
 
 def _oldest(started: dict[object, float]) -> float:

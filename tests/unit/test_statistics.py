@@ -195,6 +195,31 @@ async def test_publishing_goes_on_through_the_other_middlewares() -> None:
     assert published == ["tea", "TEA"]
 
 
+async def test_a_message_that_a_middleware_handles_again_counts_once() -> None:
+    class Repeating(BaseMiddleware[Any, Any]):
+        async def consume_scope(self, call_next: Callable[..., Any], msg: Any) -> Any:
+            await call_next(msg)
+            return await call_next(msg)
+
+    broker = NatsBroker()
+    statistics = collecting(broker)
+    broker.insert_middleware(Repeating)
+    asking, answering = broker.subscriber("asking"), broker.subscriber("answering")
+
+    @asking
+    async def ask(message: str) -> None:
+        await broker.request("how many?", "answering")
+
+    @answering
+    async def answer(message: str) -> int:
+        return 3
+
+    async with TestNatsBroker(broker):
+        await broker.publish("go", "asking")
+    assert numbers(statistics[asking]) == (1, 0, 0)
+    assert numbers(statistics[answering]) == (2, 0, 0)
+
+
 def test_statistics_are_collected_only_if_an_endpoint_shows_them() -> None:
     broker = NatsBroker()
     assert managed_broker(broker).statistics is None
