@@ -1,20 +1,27 @@
 """Helpers for the tests of applications."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
+from faststream.exceptions import SetupError
+from faststream.specification.base import SpecificationFactory
 
 from ._asgi.lifespan_protocol import drive_lifespan, lifespan_scope
+from ._asyncapi.docs import specification_of
+from ._compat.faststream import is_in_memory
 from ._hosting.middleware import FastStreamMiddleware
 from ._lifecycle.run_mode import RunMode, run_as
+from ._lifecycle.targets import Target
 from ._utils.extras import require
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ("app_client", "in_memory")
+__all__ = ("app_client", "assert_asyncapi", "in_memory")
 
 _BASE_URL = "http://localhost"
 
@@ -92,3 +99,46 @@ def _overriding(app: Any, overrides: Mapping[Any, Any]) -> Iterator[None]:
     finally:
         current.clear()
         current.update(before)
+
+
+def assert_asyncapi(
+    app: Target | Sequence[Target] | SpecificationFactory,
+    file: str | PathLike[str],
+    *,
+    specification: SpecificationFactory | None = None,
+) -> None:
+    """Compare an application's AsyncAPI document with a file, so that a change fails the test.
+
+    Nothing is started and no server is contacted. The order of keys does not count, and neither do the
+    addresses of servers. With `FASTSTREAM_ADAPTERS_UPDATE_ASYNCAPI=1` in the environment, the file is written
+    instead.
+
+    Args:
+        app: A broker or a list of brokers, a FastStream app, an object that has a `broker_lifespan`, such as
+            an AsgiFastStream, a FastStreamRouter, a FastStreamPlugin, a QuartFastStream, a
+            FastStreamMiddleware or a BrokerLifespan, or an AsyncAPI specification. An application of FastAPI,
+            Litestar, Quart or another framework is none of these: pass the adapter's object, or the brokers.
+        file: The path of the file, which ends with `.json`, `.yaml` or `.yml`.
+        specification: The specification with the title, the version and the AsyncAPI version of the document;
+            by default the FastStream app's own, or `AsyncAPI()` for brokers.
+
+    Raises:
+        AssertionError: The document differs; the message lists what has changed.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has another suffix, or contains no JSON or YAML.
+        ImportError: The file is YAML, and PyYAML is not installed.
+        SetupError: The application cannot be documented, or its brokers are in TestBrokers now.
+    """
+    # Imported here, because these modules take more than 20 ms to import.
+    from ._asyncapi.contract import compare_with_file
+    from ._asyncapi.document import document_of
+
+    targets = app if isinstance(app, list | tuple) else (app,)
+    described = specification_of(targets, specification)
+    if any(map(is_in_memory, getattr(described, "brokers", ()))):
+        msg = (
+            "The brokers are in FastStream's TestBrokers, which add subscribers: "
+            "call assert_asyncapi outside of app_client, in_memory and TestBrokers."
+        )
+        raise SetupError(msg)
+    compare_with_file(document_of(described), Path(file))

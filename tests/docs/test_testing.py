@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import warnings
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pytest
 from faststream.nats import NatsBroker, TestNatsBroker
 
 from faststream_adapters import BrokerLifespan
-from tests.docs.blocks import ROOT, code_blocks, needs_recent_litestar, python_blocks, run_tests
+from tests.docs.blocks import ROOT, code_blocks, load, needs_recent_litestar, python_blocks, run_tests
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +29,14 @@ IN_MEMORY = {
     "Other clients and websockets 1": ["fastapi_app", "standalone", "starlette_app", "django_app"],
 }
 OVERRIDES = "Overrides 1"
+CONTRACT = "The contract 1"
 
 # The others run only in the full run, because all blocks test the same service.
 DEFAULT = ("In memory 1", "fastapi_app")
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {*IN_MEMORY, OVERRIDES, CONFTEST, REAL}
+    assert set(BLOCKS) == {*IN_MEMORY, OVERRIDES, CONTRACT, CONFTEST, REAL}
 
 
 def write(directory: Path, example: str, **files: str) -> None:
@@ -78,6 +80,32 @@ def test_one_override_replaces_the_session_of_a_route_and_a_subscriber(
     assert "1 passed" in run_tests(tmp_path, pytestconfig)
     with closing(sqlite3.connect(tmp_path / "orders.db")) as database:
         assert database.execute("SELECT * FROM orders").fetchall() == []
+
+
+def test_a_change_of_the_contract_fails_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "standalone")
+    main = tmp_path / "main.py"
+
+    def run(**environment: str) -> None:
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            # The application is imported again, at the end too.
+            patch.setitem(sys.modules, "main", load(main.read_text(encoding="utf-8"), tmp_path, "main"))
+            load(BLOCKS[CONTRACT].code, tmp_path).test_the_contract_is_unchanged()
+
+    run(FASTSTREAM_ADAPTERS_UPDATE_ASYNCAPI="1", NATS_URL="nats://user:secret@127.0.0.1:1")
+    assert "secret" not in (tmp_path / "asyncapi.json").read_text(encoding="utf-8")
+    run(NATS_URL="nats://127.0.0.1:2")
+    main.write_text(main.read_text(encoding="utf-8").replace("item: str", "item: float"), encoding="utf-8")
+    with pytest.raises(AssertionError) as failure:
+        run()
+    shown = [line for line in code_blocks(PAGE, "text")["The contract 1"].code.splitlines() if line]
+    # The page breaks the first line.
+    first = " ".join(shown[:2]).removeprefix("AssertionError: ")
+    for line in (first, *shown[2:]):
+        assert line in str(failure.value)
 
 
 @pytest.mark.full

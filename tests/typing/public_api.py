@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, assert_type
 
 import faststream
@@ -56,8 +57,9 @@ from faststream_adapters._asgi.endpoint import Endpoint
 from faststream_adapters._standalone.handlers import AsgiRequest, GetHandler, PostHandler
 from faststream_adapters.fastapi import Context, FastStreamRouter, Logger, Message, provide_broker
 from faststream_adapters.fastapi.plugin import confluent, kafka, nats, rabbit, redis
-from faststream_adapters.quart import current_broker
-from faststream_adapters.testing import app_client, in_memory
+from faststream_adapters.litestar import FastStreamPlugin
+from faststream_adapters.quart import QuartFastStream, current_broker
+from faststream_adapters.testing import app_client, assert_asyncapi, in_memory
 
 State = Literal["stopped", "starting", "running", "draining", "failed"]
 
@@ -306,6 +308,13 @@ async def tested() -> None:
         await lifespan.idle(5)
     with in_memory() as nothing:
         assert_type(nothing, None)
+    assert_asyncapi(broker, "asyncapi.json")
+    assert_asyncapi([broker, RedisBroker()], Path("asyncapi.yaml"), specification=AsyncAPI(title="T"))
+    for target in (app, lifespan, router, faststream.FastStream(broker), AsyncAPI(broker)):
+        assert_asyncapi(target, "asyncapi.json")
+    assert_asyncapi(FastStreamPlugin(broker), "asyncapi.json")
+    assert_asyncapi(QuartFastStream(broker), "asyncapi.json")
+    assert_asyncapi(FastStreamMiddleware(Starlette(), broker), "asyncapi.json")
 
 
 @app.on_startup

@@ -13,6 +13,7 @@ from faststream_adapters import (
     make_metrics_asgi,
     make_ping_asgi,
 )
+from faststream_adapters.testing import assert_asyncapi
 
 broker = NatsBroker()
 
@@ -44,3 +45,8 @@ AsgiFastStream(broker, startup="lazy")  # type: ignore[arg-type]
 AsgiFastStream(broker, asgi_routes=["/health"])  # type: ignore[list-item]
 FastStream(broker).as_asgi(health_path="/health")  # type: ignore[call-arg]
 AsgiFastStream(broker).mount("/health", "not an app")  # type: ignore[arg-type]
+
+assert_asyncapi(broker)  # type: ignore[call-arg]
+assert_asyncapi(3, "asyncapi.json")  # type: ignore[arg-type]
+assert_asyncapi(broker, "asyncapi.json", specification="3.0.0")  # type: ignore[arg-type]
+assert_asyncapi(broker, "asyncapi.json", update=True)  # type: ignore[call-arg]

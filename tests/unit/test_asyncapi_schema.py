@@ -17,6 +17,7 @@ from jsonschema import Draft7Validator  # type: ignore[import-untyped]  # ships 
 from pydantic import BaseModel, Field
 
 from faststream_adapters import make_asyncapi_asgi, make_liveness_asgi
+from faststream_adapters.testing import assert_asyncapi
 from tests.harness.clients import client
 
 if TYPE_CHECKING:
@@ -103,6 +104,16 @@ async def test_the_document_is_valid(version: str, path: str) -> None:
     for each in ("one:4222", "two:4222", "three:4222", "cups.empty", "orders.done", "livez"):
         assert each in text, each
     assert "secret" not in text
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_file_of_assert_asyncapi_is_valid(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTSTREAM_ADAPTERS_UPDATE_ASYNCAPI", "1")
+    file = tmp_path / "asyncapi.json"
+    assert_asyncapi(two_brokers(), file, specification=AsyncAPI(schema_version=version))
+    assert problems(json.loads(file.read_text(encoding="utf-8")), version) == []
 
 
 # FastStream's other brokers, with the client library, the class and a URL of each.

@@ -19,12 +19,19 @@ from faststream_adapters import (
     make_startup_asgi,
 )
 from faststream_adapters.quart import QuartFastStream
+from faststream_adapters.testing import assert_asyncapi
 from tests.harness.hosts import HOSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NATS = "nats://127.0.0.1:1"
+
+
+def assert_documented(*targets: Any) -> None:
+    with pytest.raises(FileNotFoundError):
+        assert_asyncapi(targets, "missing.json")
+
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "lifespan": BrokerLifespan,
@@ -34,6 +41,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "startup": make_startup_asgi,
     "metrics": lambda *targets: make_metrics_asgi(targets=targets or ("",)),
     "docs": make_asyncapi_asgi,
+    "assert_asyncapi": assert_documented,
     **{name: host.adapter for name, host in HOSTS.items() if host.lifespans},
 }
 
