@@ -190,6 +190,7 @@ async def test_no_broker_consumes_before_all_can_publish(
     lifespan = BrokerLifespan(frozen_service.broker, *brokers_of(services))
     server.freeze()
     starting = asyncio.create_task(lifespan.enter())
+    await eventually(lambda: all(managed_broker(broker).owners for broker in lifespan.brokers))
     for service in services.values():
         # It can publish, but does not consume yet.
         await asyncio.wait_for(managed_broker(service.broker).wait_declared(), TIMEOUT)
