@@ -13,7 +13,7 @@ import pytest
 from faststream import AckPolicy, FastStream
 from faststream.exceptions import SetupError
 from faststream.nats import JStream, NatsBroker, PullSub, TestNatsBroker
-from faststream.rabbit import RabbitQueue
+from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.redis import ListSub, StreamSub
 from nats.js.api import ConsumerConfig
 
@@ -879,6 +879,38 @@ async def test_a_redis_cluster_pauses_by_public_methods(service_of: Callable[[st
     # The driver of a cluster has no reader for its subscribers.
     await service.driver.pause(subscriber)
     assert not subscriber.running
+
+
+@pytest.mark.parametrize("earlier", [(), (1, 2)], ids=["empty", "with-entries"])
+async def test_a_stream_that_was_not_read_yet_continues_where_it_was_paused(
+    service_of: Callable[[str], Service], earlier: tuple[int, ...]
+) -> None:
+    service = service_of("redis-stream")
+    connection = await service.broker.connect()
+    for number in earlier:
+        await connection.xadd(service.channel, {"number": number})
+    async with service.lifespan:
+        await service.lifespan.pause("handle")
+        await service.publish(3, 4)
+        await service.lifespan.resume("handle")
+        await eventually(lambda: service.handled == [3, 4])
+
+
+@pytest.mark.full
+async def test_a_queue_that_the_server_names_is_resumed() -> None:
+    broker = RabbitBroker(shared_server(HARNESSES["rabbit"]).url)
+    exchange, received = (
+        RabbitExchange(uuid.uuid4().hex, ExchangeType.FANOUT, auto_delete=True),
+        asyncio.Queue[int](),
+    )
+    broker.subscriber(RabbitQueue("", exclusive=True), exchange)(received.put)
+    lifespan = BrokerLifespan(broker, consume=[])
+    async with lifespan:
+        for _ in range(2):
+            await lifespan.resume("put")
+            await broker.publish(1, exchange=exchange)
+            assert await asyncio.wait_for(received.get(), 10) == 1
+            await lifespan.pause("put")
 
 
 # --- consume= and optional= ---
