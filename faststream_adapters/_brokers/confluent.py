@@ -58,6 +58,9 @@ _BACKLOG_TIMEOUT = 0.8
 _END_TIMEOUT = 2.0
 """Seconds to wait for a consumer to close; after that librdkafka continues in a daemon thread."""
 
+_JOIN_TIMEOUT = 5.0
+"""Seconds that a consumer gets to join its group before it is paused; it may get no partitions."""
+
 _OPENSSL_REASON = re.compile(r"SSL routines:[^:]*:([^:(]+)")
 
 _CLOSED = "The consumer was closed."
@@ -414,6 +417,9 @@ class ConfluentDriver(Driver):
 
     async def pause(self, subscriber: Any) -> None:
         await _finish(subscriber)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_JOIN_TIMEOUT):
+                await _wait_assigned(subscriber)
         await self._end_consumers(self.stop_now(subscriber), PING_TIMEOUT, [subscriber])
 
     async def leave_groups(self) -> None:
@@ -647,6 +653,15 @@ async def _finish(subscriber: Any) -> None:
     """Let a subscriber receive no more messages, and wait until it has handled those it has received."""
     await _pause(subscriber)
     await wait_handled(subscriber)
+
+
+async def _wait_assigned(subscriber: Any) -> None:
+    """Wait until a consumer has partitions.
+
+    The other members of a group would wait for one that ends while it joins, until its session has timed out.
+    """
+    while not await _call_consumer(subscriber.consumer, "assignment"):  # noqa: ASYNC110 (see _POLL_INTERVAL)
+        await asyncio.sleep(_POLL_INTERVAL)
 
 
 def _detach_consumer(subscriber: Any) -> AsyncConfluentConsumer | None:

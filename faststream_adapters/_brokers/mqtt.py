@@ -156,8 +156,12 @@ class MqttDriver(Driver):
         return find_mismatch(declared.qos, declared.shared, offered) or "ok"
 
     async def restart(self, subscriber: Any) -> None:
-        # The subscription is kept, because its queued messages would be lost with it.
-        private.restart_tasks(subscriber)
+        if private.subscription(subscriber) is None:
+            # It could not be started.
+            await self.resume(subscriber)
+        else:
+            # The subscription is kept, because its queued messages would be lost with it.
+            private.restart_tasks(subscriber)
 
     async def connect(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (for other clients)
         self.last_error = None

@@ -392,13 +392,17 @@ def is_subscriber(value: object) -> TypeGuard[Subscriber]:
 @contextmanager
 def replaced_starts(replacements: Mapping[Subscriber, Callable[[], Awaitable[None]]]) -> Iterator[None]:
     """Let `broker.start()` call other functions than the `start()` of some subscribers."""
+    # An application may have replaced the method of an object itself.
+    own = {subscriber: vars(subscriber).get("start") for subscriber in replacements}
     for subscriber, start in replacements.items():
         vars(subscriber)["start"] = start
     try:
         yield
     finally:
-        for subscriber in replacements:
+        for subscriber, before in own.items():
             del vars(subscriber)["start"]
+            if before is not None:
+                vars(subscriber)["start"] = before
 
 
 def handler_name(subscriber: Subscriber) -> str:

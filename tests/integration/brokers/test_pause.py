@@ -503,6 +503,20 @@ async def test_a_pause_that_is_undone_at_once_leaves_the_subscriber_alone(
         await service.publish_and_handle(1)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["kafka", "confluent"])
+async def test_a_consumer_that_is_paused_while_it_joins_its_group_does_not_block_it(
+    name: str, service_of: Callable[[str], Service]
+) -> None:
+    service = service_of(name)
+    async with service.lifespan:
+        await service.publish_and_handle(0)
+        for _ in range(2):
+            await service.lifespan.pause("handle")
+            await service.lifespan.resume("handle")
+        await service.publish_and_handle(1)
+
+
 async def test_a_cancelled_pause_goes_on(service: Service) -> None:
     service.may_finish.clear()
     async with service.lifespan:
@@ -1038,6 +1052,31 @@ async def test_the_start_of_an_optional_subscriber_may_raise(
         await lifespan.resume("handle")
         await service.publish_and_handle(1)
         assert service.code == "ok"
+
+
+@pytest.mark.usefixtures("fast_supervision")
+@pytest.mark.parametrize("name", ["nats", "redis-group", "mqtt"])
+async def test_an_optional_subscriber_is_started_later_by_supervision(
+    name: str, service_of: Callable[[str], Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber_monitor, "RETRY_INTERVAL", 0.05)
+    service = service_of(name)
+    subscriber = next(
+        each for each in service.broker.subscribers if "other" not in str(each.get_log_context(None))
+    )
+    start, failures = subscriber.start, [KeyError(), KeyError()]
+
+    async def fail_twice() -> None:
+        if failures:
+            raise failures.pop()
+        await start()
+
+    monkeypatch.setattr(subscriber, "start", fail_twice)
+    service.lifespan = BrokerLifespan(service.broker, optional=["handle"])
+    async with service.lifespan:
+        await eventually(lambda: service.code == "ok")
+        assert failures == []
+        await service.publish_and_handle(1)
 
 
 @pytest.mark.full
