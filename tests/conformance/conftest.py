@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from tests.harness.hosts import Host
 
 
+FEW_HOSTS = {"fastapi", "quart"}
+"""The hosts in which a test that takes long runs each time: one merges lifespans, and one is wrapped."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*flags): collected for the hosts that have all of these flags")
+    config.addinivalue_line("markers", "slow_start: most hosts run in the full suite only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -27,7 +32,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "harness" in metafunc.fixturenames:
         metafunc.parametrize(("harness", "host"), list(_grid(hosts)))
     elif "host" in metafunc.fixturenames:
-        metafunc.parametrize("host", hosts.values(), ids=hosts)
+        few = metafunc.definition.get_closest_marker("slow_start") is not None
+        metafunc.parametrize(
+            "host",
+            [
+                pytest.param(host, id=name, marks=pytest.mark.full if few and name not in FEW_HOSTS else [])
+                for name, host in hosts.items()
+            ],
+        )
 
 
 def _grid(hosts: dict[str, Host]) -> Iterator[Any]:

@@ -101,6 +101,7 @@ def check(client: str, error: Exception, kind: type[Exception], text: str) -> No
     assert text in str(error)
 
 
+@pytest.mark.slow_start
 async def test_a_broker_that_cannot_start(client: str, host: Host, unreachable: NatsBroker) -> None:
     error = await failure(client, host.build(unreachable, startup_timeout=0.2))
     check(client, error, BrokerStartError, "could not be started within 0.2 s: the connection was refused")

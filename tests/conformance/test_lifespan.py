@@ -124,6 +124,7 @@ async def test_the_broker_runs_within_the_lifespan_of_the_host(host: Host, order
     assert not orders.broker.running
 
 
+@pytest.mark.slow_start
 async def test_changes_of_the_health_are_reported(host: Host, orders: Orders) -> None:
     changes: list[HealthChange] = []
     checks = [HealthCheck("database", lambda: None)]
@@ -158,6 +159,7 @@ async def test_the_server_need_not_support_lifespan_state(host: Host, orders: Or
         assert await served.text("/hello") == "tea ordered"
 
 
+@pytest.mark.slow_start
 async def test_startup_fails_if_the_broker_is_unreachable(host: Host, refusing_broker: NatsBroker) -> None:
     """The host closes its resources, and the message to the server has the reason without the password."""
     log = Log(refusing_broker)
@@ -239,6 +241,7 @@ def test_the_same_application_can_be_served_in_another_event_loop(host: Host, or
         asyncio.run(serve())
 
 
+@pytest.mark.slow_start
 async def test_startup_succeeds_after_a_failed_startup(host: Host, late_nats: NatsServer) -> None:
     orders = Orders(late_nats.url)
     app = host.build(orders.broker, host_app=orders.host_app, startup_timeout=0.5, readiness_path="/ready")

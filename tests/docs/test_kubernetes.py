@@ -305,6 +305,7 @@ def test_each_probe_of_the_manifest_calls_the_endpoint_of_its_kind(
     assert kinds == {path: kind for kind, path in PATHS.items()}
 
 
+@pytest.mark.full
 def test_the_command_of_the_manifest_serves_logs_and_stops(nats_js: NatsServer, free_address: str) -> None:
     healthy = dict.fromkeys(PATHS, 200)
     with (

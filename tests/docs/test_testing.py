@@ -70,6 +70,7 @@ def test_in_memory_tests_pass(
     assert "1 passed" in run_tests(tmp_path, pytestconfig)
 
 
+@pytest.mark.full
 def test_one_override_replaces_the_session_of_a_route_and_a_subscriber(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:

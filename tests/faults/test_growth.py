@@ -174,7 +174,9 @@ CONCURRENT = 500
 @pytest.mark.parametrize(
     "times", [500, pytest.param(33_500, marks=[pytest.mark.full, pytest.mark.timeout(300)])]
 )
-@pytest.mark.parametrize("state", ["up", "frozen", "down"])
+@pytest.mark.parametrize(
+    "state", ["up", *(pytest.param(state, marks=pytest.mark.full) for state in ("frozen", "down"))]
+)
 async def test_repeated_probes_do_not_leak(nats_js: NatsServer, fault: Fault, state: str, times: int) -> None:
     lifespan = BrokerLifespan(consumer(nats_js.url))
     # Each probe of a frozen server waits for the whole timeout.

@@ -122,6 +122,7 @@ async def test_a_shutdown_leaves_nothing_behind(harness: BrokerHarness, server: 
 
 
 @pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.full)])
+@pytest.mark.full
 async def test_a_shutdown_without_the_server_leaves_nothing_behind(
     harness: BrokerHarness, server: BrokerServer, how: str
 ) -> None:

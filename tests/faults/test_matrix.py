@@ -379,6 +379,7 @@ async def test_readiness_fails_while_the_password_is_wrong(nats_factory: NatsFac
     "the startup fails; it can be tried again once the certificate is trusted or TLS is off",
 )
 @pytest.mark.parametrize("startup", ["strict", pytest.param("background", marks=pytest.mark.full)])
+@pytest.mark.full
 async def test_startup_fails_while_the_certificate_is_not_trusted(
     nats_factory: NatsFactory,
     fault: Fault,

@@ -498,6 +498,7 @@ def test_a_signal_is_handled_after_a_slow_startup(
     where=STANDALONE.where,
     counts="messages finished and acknowledged exactly once",
 )
+@pytest.mark.full
 def test_the_command_line_drains_on_sigterm(broker: NatsServer, fault: Fault) -> None:
     stream = Stream(broker.url)
     options: dict[str, Any] = {"KIND": "push", "WORK": 0.05, "DRAIN_DELAY": 1.5}

@@ -152,7 +152,7 @@ def test_a_message_that_is_published_over_http_is_handled(nats: NatsServer, app:
 
 
 @both
-@pytest.mark.parametrize("workers", ["1", "4"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("4", marks=pytest.mark.full)])
 def test_messages_in_flight_are_finished_on_sigterm(
     nats: NatsServer,
     app: str,

@@ -974,7 +974,15 @@ async def test_a_page_whose_client_has_disconnected_is_not_built() -> None:
     assert (await fetch(app, "/asyncapi.json")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/asyncapi.json", "/asyncapi.yaml", "/viewer/asyncapi.json"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        pytest.param("/asyncapi.json", marks=pytest.mark.full),
+        pytest.param("/asyncapi.yaml", marks=pytest.mark.full),
+        pytest.param("/viewer/asyncapi.json", marks=pytest.mark.full),
+    ],
+)
 async def test_building_and_compressing_never_block_the_event_loop(path: str) -> None:
     broker = NatsBroker()
     for number in range(100):

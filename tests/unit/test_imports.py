@@ -101,6 +101,7 @@ print(len(app.routes))
     assert run(code) == "True\n4\n"
 
 
+@pytest.mark.full
 def test_each_core_module_can_be_imported_first() -> None:
     # An import cycle may work in one order of imports only.
     code = f"""

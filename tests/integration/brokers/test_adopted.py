@@ -24,7 +24,7 @@ from tests.harness.waiting import eventually
             pytest.param(kind, "strict", marks=[] if kind == "kafka" else pytest.mark.full)
             for kind in ALL_HARNESSES
         ),
-        pytest.param("nats", "background"),
+        pytest.param("nats", "background", marks=pytest.mark.full),
     ],
 )
 async def test_a_started_broker_is_adopted_and_handles_each_message_once(

@@ -120,6 +120,7 @@ async def test_a_check_does_not_wait_for_a_consumer_that_is_polling(
 
 
 @pytest.mark.parametrize("kind", [pytest.param("one", marks=pytest.mark.full), "batch"])
+@pytest.mark.full
 async def test_a_drained_consumer_does_not_fetch_from_newly_assigned_partitions(
     server: KafkaServer, kind: str
 ) -> None:
@@ -197,6 +198,7 @@ async def test_a_stop_ends_in_time_when_the_server_freezes_during_the_drain(
     await _all_clients_end(before)
 
 
+@pytest.mark.full
 async def test_a_consumer_that_cannot_close_in_time_is_dropped(server: KafkaServer) -> None:
     before = Held.now()
     service = Service("confluent", server.url, config={"socket.timeout.ms": 2000})

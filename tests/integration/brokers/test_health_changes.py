@@ -116,6 +116,7 @@ async def test_a_start_that_fails_reports_why(harness: BrokerHarness) -> None:
 @harnesses
 @pytest.mark.parametrize("optional", [True, pytest.param(False, marks=pytest.mark.full)])
 @pytest.mark.timeout(180)
+@pytest.mark.full
 async def test_a_broker_that_comes_up_late_is_reported(harness: BrokerHarness, optional: bool) -> None:
     with server_of(harness) as server:
         url = server.url

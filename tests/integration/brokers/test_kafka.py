@@ -112,6 +112,7 @@ async def test_a_deleted_topic_is_reported_until_it_exists_again(
 
 
 @pytest.mark.usefixtures("fast_supervision")
+@pytest.mark.full
 async def test_a_topic_that_was_never_created_is_reported_until_it_exists(
     server: KafkaServer, admin: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

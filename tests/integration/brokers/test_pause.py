@@ -360,10 +360,7 @@ RESTARTED = ["nats", "pull", "push", "redis-group", "redis-channel", "mqtt", "ka
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(each, marks=[] if each in {"pull", "redis-group"} else pytest.mark.full)
-        for each in RESTARTED
-    ],
+    [pytest.param(each, marks=[] if each == "pull" else pytest.mark.full) for each in RESTARTED],
 )
 async def test_a_subscriber_stays_paused_when_the_server_is_killed_and_restarted(
     name: str, servers: Callable[[Kind], BrokerServer]
@@ -1113,6 +1110,7 @@ async def test_an_optional_key_of_another_type_does_not_fail_the_start() -> None
         assert await status(make_readiness_asgi(lifespan)) == 200
 
 
+@pytest.mark.full
 async def test_a_dead_optional_subscriber_does_not_fail_liveness(service: Service) -> None:
     lifespan = BrokerLifespan(service.broker, optional=[service.handle], supervise=False)
     live = make_liveness_asgi(lifespan)

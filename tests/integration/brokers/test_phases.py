@@ -75,7 +75,11 @@ def broker_pairs() -> list[Any]:
 
 
 @pytest.mark.parametrize(("source", "target"), broker_pairs())
-@pytest.mark.parametrize("target_first", [False, True], ids=["source first", "target first"])
+@pytest.mark.parametrize(
+    "target_first",
+    [pytest.param(False, marks=pytest.mark.full), True],
+    ids=["source first", "target first"],
+)
 async def test_a_handler_can_publish_to_another_broker_while_draining(
     source: str, target: str, target_first: bool
 ) -> None:
@@ -88,7 +92,7 @@ async def test_a_handler_can_publish_to_another_broker_while_draining(
     assert not bridge.target.running
 
 
-@pytest.mark.parametrize("startup", ["strict", "background"])
+@pytest.mark.parametrize("startup", ["strict", pytest.param("background", marks=pytest.mark.full)])
 async def test_draining_finishes_the_batch_of_a_pull_subscriber(nats_js: NatsServer, startup: Any) -> None:
     source, target = NatsBroker(nats_js.url), RedisBroker(shared_server(HARNESSES["redis"]).url)
     started: list[int] = []

@@ -201,6 +201,7 @@ async def test_a_client_that_reconnects_accepts_messages(nats: NatsServer) -> No
 
 
 @pytest.mark.parametrize("name", ["nats", "mqtt"])
+@pytest.mark.full
 async def test_a_client_that_has_given_up_refuses(name: str) -> None:
     harness = HARNESSES[name]
     with harness.server() as server:

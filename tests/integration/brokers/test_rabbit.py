@@ -818,7 +818,10 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.full if number else []) for number, kind in enumerate(KINDS)],
+)
 async def test_every_kind_of_subscriber_consumes_again_after_a_reconnect(
     rabbit: RabbitServer, kind: str
 ) -> None:

@@ -301,7 +301,7 @@ LONG_READS: dict[str, dict[str, Any]] = {
 """Subscribers whose reads redis-py aborts after its socket_timeout when there is nothing to read."""
 
 
-@parametrize_kinds(LONG_READS, "list", "list without a limit", "stream")
+@parametrize_kinds(LONG_READS, "list")
 async def test_reads_longer_than_the_socket_timeout_are_not_faults(
     server: RedisServer,
     admin: Redis,

@@ -83,8 +83,7 @@ class Consumer:
 
 
 def kinds() -> list[Any]:
-    fast = {"nats", "kafka", "acme"}
-    return [pytest.param(kind, marks=[] if kind in fast else pytest.mark.full) for kind in ALL_HARNESSES]
+    return [pytest.param(kind, marks=[] if kind == "nats" else pytest.mark.full) for kind in ALL_HARNESSES]
 
 
 @pytest.mark.parametrize("kind", kinds())

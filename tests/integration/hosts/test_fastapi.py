@@ -803,6 +803,7 @@ def add_optional_route(app: FastAPI) -> None:
         return first is second
 
 
+@pytest.mark.full
 def test_an_optional_broker_that_is_not_up_is_none() -> None:
     server = NatsServer()
     app = app_with(FastStreamRouter(NatsBroker(server.url), startup="background"))

@@ -176,6 +176,7 @@ async def test_several_workers_cannot_share_an_unix_socket(
     )
 
 
+@pytest.mark.full
 async def test_a_worker_of_a_server_shares_its_address_with_siblings_only(
     free_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
