@@ -21,8 +21,8 @@ LIMIT = 0.1
 _TICK = 0.01
 """Seconds between two checks of the event loop."""
 
-_SCHEDULER = Path("/proc/thread-self/schedstat")
-"""Where Linux tells how long a thread has waited for a processor."""
+_THREADS = Path("/proc/self/task")
+"""Where Linux tells how long each thread has waited for a processor, in the file `schedstat`."""
 
 _ATTEMPTS = 10
 
@@ -30,7 +30,8 @@ _ATTEMPTS = 10
 class LoopWatch:
     """Watches the event loop in which it is started.
 
-    The time for which the loop's thread waits for a processor does not count.
+    The time for which a thread of the process waits for a processor does not count: it may be the loop's, or
+    another one that holds the interpreter lock meanwhile.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,9 @@ class LoopWatch:
 
     def _tick(self) -> None:
         now, waited = time.monotonic(), _waited_for_processor()
-        blocked = now - self._last_tick - _TICK - (waited - self._last_waited)
+        # Less than before if a thread has ended.
+        excused = max(waited - self._last_waited, 0.0)
+        blocked = now - self._last_tick - _TICK - excused
         if blocked > LIMIT:
             self.stalls.append(f"blocked for {blocked:.2f} s in\n{self._stack}")
         self._last_tick, self._last_waited, self._stack = now, waited, ""
@@ -68,10 +71,16 @@ class LoopWatch:
 
 
 def _waited_for_processor() -> float:
-    """Return for how many seconds this thread has waited for a processor; 0 if the system does not tell."""
-    with suppress(OSError):
-        return int(_SCHEDULER.read_text(encoding="ascii").split()[1]) / 1e9
-    return 0.0  # pragma: no cover (only Linux tells)
+    """Return for how many seconds the threads of this process have waited for a processor.
+
+    Only Linux tells; elsewhere it is 0.
+    """
+    waited = 0
+    for thread in _THREADS.glob("*/schedstat"):
+        # The thread may have ended.
+        with suppress(OSError):
+            waited += int(thread.read_text(encoding="ascii").split()[1])
+    return waited / 1e9
 
 
 @asynccontextmanager
