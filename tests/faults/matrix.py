@@ -58,15 +58,16 @@ times are rounded up to a tenth of a second.
 - **Where**: `{IN_PROCESS}` is a `BrokerLifespan` and its probes in the process of the test. `{STANDALONE}` is
   an `AsgiFastStream`, and `{FASTAPI}` a FastAPI application; uvicorn serves each of them in a separate
   process, and the test sends HTTP requests to it. The broker is NATS unless another one is named. The rows
-  that start with "Any broker" apply to each kind of broker.
+  that start with "Any broker" apply to each kind of broker. In the rows that start with "Agreement", it may
+  be the fault itself.
 - **Effect**: the responses of the probes, the errors, and what happens to messages. `200` and `503` are those
   of readiness unless another probe is named.
 - **Not ready after**: the time from the fault until readiness fails or the startup fails.
 - **Ready after**: the time from the repair until readiness succeeds *and* a message has gone from a publisher
   to a handler.
 - **Nothing lost**: what was counted to verify that no message is lost, if the fault could lose one. The rows
-  that start with "Signs" count what shows the fault and its end in time: readiness, its details, the metrics,
-  `on_health_change` and the log.
+  that start with "Agreement" count the reports of the fault and of its end that were in time: by readiness,
+  its details, the metrics, `on_health_change` and the log.
 
 A dash means that there is nothing to measure.
 """

@@ -1,4 +1,4 @@
-"""What shows a fault agrees: readiness, its details, the metrics, `on_health_change` and the log.
+"""All reports of a fault agree: readiness, its details, the metrics, `on_health_change` and the log.
 
 Each kind of fault of a broker, a subscriber and a check is caused and repaired, with the default intervals.
 """
@@ -64,8 +64,8 @@ TIMEOUT = 60.0
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(240)]
 
-SEES = "503; all signs within 2 s of each other, and those of its end too"
-COUNTS = "signs"
+SEES = "503; all reports within 2 s of each other, and again after the repair"
+COUNTS = "reports"
 
 Change = Callable[[BrokerLifespan], object]
 JetStreamChange = Callable[[JetStreamContext], Awaitable[object]]
@@ -222,8 +222,8 @@ async def check_agreement(broken: Broken, fault: Fault, caplog: pytest.LogCaptur
             result: Any = step(sources.lifespan)
             if result is not None:
                 await result
-            signs = await sources.agree(broken=is_broken)
-            fault.counted(signs, of=signs)
+            reports = await sources.agree(broken=is_broken)
+            fault.counted(reports, of=reports)
 
 
 def without_lifespan(change: Callable[..., object], *arguments: object) -> Change:
@@ -254,7 +254,7 @@ def lost(request: pytest.FixtureRequest, how: str, fault: Fault) -> Iterator[Bro
 PLACES = tuple(f"{harness.title}, in process" for harness in HARNESSES.values())
 
 
-@row("Signs: any broker killed and restarted", SEES, where=PLACES, counts=COUNTS)
+@row("Agreement: any broker killed and restarted", SEES, where=PLACES, counts=COUNTS)
 @pytest.mark.parametrize("how", ["killed"])
 async def test_a_broker_that_is_killed(
     lost: Broken, fault: Fault, caplog: pytest.LogCaptureFixture, how: str
@@ -262,7 +262,7 @@ async def test_a_broker_that_is_killed(
     await check_agreement(lost, fault, caplog)
 
 
-@row("Signs: any broker frozen and thawed", SEES, where=PLACES, counts=COUNTS)
+@row("Agreement: any broker frozen and thawed", SEES, where=PLACES, counts=COUNTS)
 @pytest.mark.parametrize("how", ["frozen"])
 async def test_a_broker_that_is_frozen(
     lost: Broken, fault: Fault, caplog: pytest.LogCaptureFixture, how: str
@@ -270,7 +270,7 @@ async def test_a_broker_that_is_frozen(
     await check_agreement(lost, fault, caplog)
 
 
-@row("Signs: a login rejected and accepted again", SEES, where="NATS, in process", counts=COUNTS)
+@row("Agreement: a login rejected and accepted again", SEES, where="NATS, in process", counts=COUNTS)
 async def test_a_login_that_is_rejected(
     nats_factory: NatsFactory, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -501,7 +501,7 @@ FAULTS: dict[str, Callable[[], AbstractAsyncContextManager[Broken]]] = {
 }
 
 
-@row("Signs: a subscriber", SEES, where=tuple(FAULTS), counts=COUNTS)
+@row("Agreement: a fault of a subscriber", SEES, where=tuple(FAULTS), counts=COUNTS)
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_subscriber_that_does_not_consume(
     name: str, fault: Fault, caplog: pytest.LogCaptureFixture
@@ -551,7 +551,7 @@ def broken_check(url: str, how: str, *, optional: bool = False) -> Broken:
     )
 
 
-@row("Signs: a check of the application", SEES, where=CHECKS, counts=COUNTS)
+@row("Agreement: a failing check of the application", SEES, where=CHECKS, counts=COUNTS)
 @pytest.mark.parametrize("how", CHECKS)
 async def test_a_check_that_fails(
     how: str, shared_nats: NatsServer, fault: Fault, caplog: pytest.LogCaptureFixture
@@ -611,8 +611,8 @@ READY: dict[str, Callable[[NatsServer], Broken | AbstractAsyncContextManager[Bro
 
 
 @row(
-    "Signs: what leaves the service ready",
-    "stays 200; the other signs within 2 s of each other, and those of its end too",
+    "Agreement: a change that leaves the service ready",
+    "stays 200; the other reports within 2 s of each other, and again after the repair",
     where=tuple(READY),
     counts=COUNTS,
 )

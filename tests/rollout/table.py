@@ -25,7 +25,7 @@ writes this section.
 Kafka's test server keeps its messages in memory, so it is not killed. Only NATS has a cluster here.
 
 - **Handled** is the number of messages that a handler has finished, of those that were published.
-- **Again** is the number of times that a message was handled once more.
+- **Again** is the number of times that a message was handled again.
 """
 
 _HEADINGS = ("Transport", "Served by", "Meanwhile", "Handled", "Again")
