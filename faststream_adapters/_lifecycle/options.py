@@ -106,7 +106,7 @@ class LifespanKeywords(TypedDict, total=False):
         Option(
             0.0,
             'seconds between "not ready" and the shutdown, in which a load balancer stops sending requests. '
-            "Under uvicorn; granian and hypercorn do not keep listening meanwhile",
+            "Under uvicorn; other [servers](servers.md#which-server-does-what) may stop listening at once",
             seconds(),
         ),
     ]

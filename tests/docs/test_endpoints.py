@@ -1,4 +1,4 @@
-"""docs/endpoints.md: the endpoints at an address of their own."""
+"""docs/endpoints.md: the endpoints on the management server."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from tests.harness.servers.nats import NatsServer
 
 BLOCKS = python_blocks("docs/endpoints.md")
-OWN = "An address of their own 1"
+MANAGEMENT = "Management server 1"
 PATHS = ("/livez", "/readyz", "/startupz", "/metrics")
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {OWN}
+    assert set(BLOCKS) == {MANAGEMENT}
 
 
 async def test_the_endpoints_are_at_their_address(
     shared_nats: NatsServer, tmp_path: Path, free_address: str
 ) -> None:
-    code = at_nats(BLOCKS[OWN].code, shared_nats.url).replace("0.0.0.0:8081", free_address)
+    code = at_nats(BLOCKS[MANAGEMENT].code, shared_nats.url).replace("0.0.0.0:8081", free_address)
     async with served(load(code, tmp_path).app) as client:
         for path in PATHS:
             response = await fetch(free_address, path)

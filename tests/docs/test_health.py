@@ -164,4 +164,4 @@ def test_the_numbers_of_the_page_match() -> None:
     text = " ".join(TEXT.split())
     assert "takes longer than 5 seconds" in text
     assert "at most half a second" in text
-    assert "once a second and the server about its consumers every 5 seconds" in text
+    assert "once a second, and asks the server about its consumers every 5 seconds" in text

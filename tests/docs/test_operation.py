@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BLOCKS = python_blocks("docs/operation.md")
 LIST, PAUSE = "Select subscribers 1", "Pause and resume 1"
-ROUTE, SWITCH = "A route that pauses 1", "Blue and green 1"
+ROUTE, SWITCH = "A route that pauses 1", "Blue-green deployment 1"
 
 
 def test_every_block_is_tested() -> None:

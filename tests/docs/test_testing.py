@@ -29,7 +29,7 @@ IN_MEMORY = {
     "Other clients and websockets 1": ["fastapi_app", "standalone", "starlette_app", "django_app"],
 }
 OVERRIDES = "Overrides 1"
-CONTRACT = "The contract 1"
+CONTRACT = "AsyncAPI contract 1"
 
 # The others run only in the full run, because all blocks test the same service.
 DEFAULT = ("In memory 1", "fastapi_app")
@@ -102,7 +102,7 @@ def test_a_change_of_the_contract_fails_as_shown(tmp_path: Path, monkeypatch: py
     main.write_text(main.read_text(encoding="utf-8").replace("item: str", "item: float"), encoding="utf-8")
     with pytest.raises(AssertionError) as failure:
         run()
-    shown = [line for line in code_blocks(PAGE, "text")["The contract 1"].code.splitlines() if line]
+    shown = [line for line in code_blocks(PAGE, "text")[CONTRACT].code.splitlines() if line]
     # The page breaks the first line.
     first = " ".join(shown[:2]).removeprefix("AssertionError: ")
     for line in (first, *shown[2:]):
