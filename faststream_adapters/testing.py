@@ -61,7 +61,7 @@ async def app_client(
     Raises:
         Exception: The error of the application's startup or shutdown.
         TimeoutError: Messages are still being handled 10 seconds after the end of the block.
-        TypeError: There are overrides, but the application is none of FastAPI.
+        TypeError: There are overrides, but the application is not a FastAPI application.
     """
     httpx = require("httpx", "testing")
     mode = RunMode(in_memory=in_memory, drain_delay=False)
@@ -116,18 +116,18 @@ def assert_asyncapi(
     Args:
         app: A broker or a list of brokers, a FastStream app, an object that has a `broker_lifespan`, such as
             an AsgiFastStream, a FastStreamRouter, a FastStreamPlugin, a QuartFastStream, a
-            FastStreamMiddleware or a BrokerLifespan, or an AsyncAPI specification. An application of FastAPI,
-            Litestar, Quart or another framework is none of these: pass the adapter's object, or the brokers.
+            FastStreamMiddleware or a BrokerLifespan, or an AsyncAPI specification. For an application of
+            FastAPI, Litestar, Quart or another framework, pass the adapter's object or the brokers.
         file: The path of the file, which ends with `.json`, `.yaml` or `.yml`.
         specification: The specification with the title, the version and the AsyncAPI version of the document;
             by default the FastStream app's own, or `AsyncAPI()` for brokers.
 
     Raises:
         AssertionError: The document differs; the message lists what has changed.
-        FileNotFoundError: The file does not exist.
+        FileNotFoundError: The file does not exist, or, when it is to be written, its directory.
         ValueError: The file has another suffix, or contains no JSON or YAML.
         ImportError: The file is YAML, and PyYAML is not installed.
-        SetupError: The application cannot be documented, or its brokers are in TestBrokers now.
+        SetupError: The application cannot be documented, or its brokers run in TestBrokers now.
     """
     # Imported here, because these modules take more than 20 ms to import.
     from ._asyncapi.contract import compare_with_file

@@ -25,8 +25,7 @@ SubscriberCode = Literal[
 """The codes of subscribers.
 
 "stopped" means that the application has stopped it, or that `consume=` leaves it out, "paused" that `pause()`
-has stopped it, "consumer_mismatch" that the server has something else
-than what the code declares.
+has stopped it, "consumer_mismatch" that the server has something else than what the code declares.
 """
 
 NO_FAULTS: frozenset[object] = frozenset({"ok", "stopped", "paused"})

@@ -44,21 +44,21 @@ def broker_commands(
         "--listen",
         metavar="HOST:PORT",
         callback=_checked_address,
-        help="Serve the probes and metrics there, and at no other address.",
+        help="Serve the probes and metrics at this address only.",
     )
     @click.option(
         "--broker",
         "brokers",
         metavar="NAME",
         multiple=True,
-        help="Consume from this broker, and from no other that is not named too.",
+        help="A broker to consume from, instead of everything; can be repeated.",
     )
     @click.option(
         "--subscriber",
         "subscribers",
         metavar="NAME",
         multiple=True,
-        help="Consume with this subscriber, and with no other that is not named too.",
+        help="A subscriber to consume with, instead of everything; can be repeated.",
     )
     def run_command(listen: str | None, brokers: Sequence[str], subscribers: Sequence[str]) -> None:
         """Consume messages, without a web server, until SIGTERM or Ctrl-C."""
@@ -115,7 +115,7 @@ async def _with_brokers(context: AbstractAsyncContextManager[Any], mode: RunMode
     """Run a host's lifespan, and refuse one that runs no brokers."""
     async with context:
         if not mode.lifespans:
-            msg = "This application runs no brokers, so that nothing is consumed."
+            msg = "This application runs no brokers, so nothing is consumed."
             raise SetupError(msg)
         yield
 

@@ -1,4 +1,4 @@
-"""The management server: endpoints at an address of their own, in the host's process and event loop."""
+"""The management server: endpoints at a separate address, in the host's process and event loop."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,11 +25,11 @@ _NOT_FOUND = AsgiResponse(b"Not Found", 404)
 _DEFAULT_PROBES = MappingProxyType(
     {"/livez": make_liveness_asgi, "/readyz": make_readiness_asgi, "/startupz": make_startup_asgi}
 )
-"""What a worker serves whose application has no endpoint."""
+"""The endpoints of a worker whose application has none."""
 
 
 class ManagementServer:
-    """Serves endpoints of a lifespan at addresses of their own, while it runs.
+    """Serves endpoints of a lifespan at separate addresses, while it runs.
 
     It listens from before the first hook runs and the brokers start until everything has stopped.
     """
@@ -105,7 +105,8 @@ class WorkerServer:
             workers: The setting that starts several workers, or None.
 
         Raises:
-            SetupError: The address cannot be listened on, or there is no choice of endpoints.
+            SetupError: The address cannot be listened on, two lifespans have an endpoint with the same path,
+                or several lifespans have none.
         """
         async with AsyncExitStack() as stack:
             if not self._listening:
@@ -131,7 +132,7 @@ def _routes_of(lifespans: Iterable[BrokerLifespan]) -> Routes:
     if not [*routes]:
         only, *others = lifespans
         if others:
-            msg = "--listen: The application has several lifespans: name the paths of their probes."
+            msg = "--listen: The application has several lifespans: set the paths of their probes."
             raise SetupError(msg)
         _add(routes, ((path, make(only)) for path, make in _DEFAULT_PROBES.items()))
     return routes

@@ -1,4 +1,4 @@
-"""What the commands show of brokers and subscribers, and what the names in it select."""
+"""The table of brokers and subscribers that `info` prints, and how `run` selects by the names in it."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -54,7 +54,7 @@ def _format_table(rows: Sequence[Sequence[str]]) -> str:
 def select_subscribers(
     lifespans: Iterable[BrokerLifespan], brokers: Iterable[str], subscribers: Sequence[str]
 ) -> Callable[[Iterable[Broker]], frozenset[Subscriber]] | None:
-    """Return what selects the subscribers of named brokers, and named subscribers; None without a name.
+    """Return a function that selects named subscribers and those of named brokers; None without a name.
 
     Args:
         lifespans: The lifespans that run the brokers.
@@ -62,7 +62,7 @@ def select_subscribers(
         subscribers: The names of subscribers.
 
     Raises:
-        SetupError: A name means nothing in these lifespans, or more than one broker or subscriber.
+        SetupError: A name matches no broker or subscriber, or more than one.
     """
     managed = _managed_by(lifespans)
     selected = {
@@ -88,7 +88,7 @@ def _named_broker(brokers: Sequence[ManagedBroker], name: str) -> Broker:
     if found:
         msg = f"--broker: {name!r} can mean {_listed(found)}. Name one of these."
     else:
-        msg = f"--broker: {name!r} is no broker of this application. Its brokers: {_listed(named)}."
+        msg = f"--broker: {name!r} is not a broker of this application. Its brokers: {_listed(named)}."
     raise SetupError(msg)
 
 

@@ -36,7 +36,7 @@ class Consumption:
         optional ── its broker is up ──▶ consuming, or faulty, which the monitor repairs
 
     Invariant: one task at a time changes a subscriber, and goes on until the subscriber is as it should be.
-    Callers only wait for it, so that a cancelled call leaves no subscriber in between. While the broker is
+    Callers only wait for it, so that a cancelled call leaves no subscriber half changed. While the broker is
     not up nothing is changed, and its start leaves out what is paused. Subscribers stay paused, whatever
     happens to the broker and its connection, until they are resumed or the last lifespan has stopped.
 
@@ -53,7 +53,7 @@ class Consumption:
         self._first_starts: set[Subscriber] = set()
         """The optional subscribers that are started because their broker has started."""
         self._decided: WeakKeyDictionary[Subscriber, bool] = WeakKeyDictionary()
-        """Whether subscribers consume that were stopped or started since, despite `consume=`."""
+        """Overrides `consume=`: whether a subscriber that was started or stopped since should consume."""
         self._tasks: dict[Subscriber, asyncio.Task[Exception | None]] = {}
         """The tasks that change a subscriber."""
         self._starting = asyncio.Lock()
@@ -262,7 +262,8 @@ class Consumption:
         self._warn("could not be resumed and stays paused", subscriber, reason)
         name = handler_name(subscriber)
         failure = BrokerStartError(
-            f"{self._driver.name}: the subscriber {name} could not be resumed: {reason}."
+            f"{self._driver.name}: the subscriber {name} could not be resumed: {reason}. "
+            "It stays paused until resume() succeeds."
         )
         failure.__cause__ = cause
         return failure

@@ -1,4 +1,4 @@
-"""What `on_health_change` gets."""
+"""The argument of `on_health_change`."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ class HealthChange:
 
     Args:
         kind: `broker`, `subscriber` or `check`.
-        name: The name of the component in the details of the probes.
+        name: The name in the details of the probes.
         old: The code that was reported before; `not_started` if this is the first change since the start.
         new: The code now.
         time: When the change was noticed, in UTC.

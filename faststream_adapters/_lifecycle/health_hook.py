@@ -46,7 +46,7 @@ class HealthHook:
         """The class of the error that was logged last; empty after a success."""
 
     def add(self, change: HealthChange) -> None:
-        """Call the function soon."""
+        """Call the function for a change, after the calls in progress and those that wait."""
         key = change.kind, change.name
         if (earlier := self._waiting.get(key)) is not None:
             change = replace(change, old=earlier.old)
@@ -58,7 +58,7 @@ class HealthHook:
             self._task = asyncio.create_task(self._call_for_all())
 
     async def wait_ended(self) -> None:
-        """Wait a moment for the last calls, and then give them up."""
+        """Wait for the last calls for at most END_TIMEOUT, and then give them up."""
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=END_TIMEOUT)
             self._task.cancel()
@@ -84,8 +84,8 @@ class HealthHook:
                 return
             call.given_up = True
             self._loggers["health"].warning(
-                "on_health_change takes longer than %g s for a change: it is cancelled if that is possible, "
-                "and further changes wait until it ends.",
+                "A call of on_health_change takes longer than %g s. It is cancelled, unless it runs in a "
+                "thread, and further changes wait until it ends.",
                 CALL_TIMEOUT,
             )
             if not call.in_thread:

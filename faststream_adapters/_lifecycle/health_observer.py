@@ -1,4 +1,4 @@
-"""Find the changes of the health of brokers, subscribers and checks while a lifespan runs."""
+"""Detect changes of the health of brokers, subscribers and checks while a lifespan runs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class HealthObserver:
 
     Args:
         lifespan: The lifespan, whose state is followed.
-        hook: What gets the changes.
+        hook: Receives the changes.
     """
 
     def __init__(self, lifespan: "BrokerLifespan", hook: HealthHook) -> None:
@@ -71,7 +71,7 @@ class HealthObserver:
             self._task = None
 
     async def wait_ended(self) -> None:
-        """Wait a moment until the last changes are reported."""
+        """Wait until the last changes are reported, or the hook gives them up."""
         await self._hook.wait_ended()
 
     def _compare(self) -> None:

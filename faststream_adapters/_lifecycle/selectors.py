@@ -41,13 +41,13 @@ def name_brokers(brokers: Iterable["ManagedBroker"]) -> "list[tuple[str, Managed
 
 
 class NamedSubscriber(NamedTuple):
-    """A subscriber and what it is called among the subscribers of some brokers.
+    """A subscriber with a name that is unique among the subscribers of some brokers.
 
     Args:
         name: The name; no other subscriber has the same one.
         broker: The name of its broker.
         destination: Where its messages come from.
-        group: With whom it shares them, or None.
+        group: The consumer group, queue group or durable consumer that shares them, or None.
         managed: Its broker.
         subscriber: The subscriber.
         forms: The handler's name alone, with the destination, and with the broker too.
@@ -62,7 +62,7 @@ class NamedSubscriber(NamedTuple):
     forms: tuple[str, str, str]
 
     def is_meant_by(self, selector: object) -> bool:
-        """Return whether a selector can mean this subscriber."""
+        """Return whether a selector matches this subscriber."""
         if isinstance(selector, str):
             return selector == self.name or selector in self.forms
         return selector is self.subscriber or selector in handlers_of(self.subscriber)
@@ -75,7 +75,8 @@ class SubscriberNames:
     unique otherwise. If it still is not, as for two subscribers of one topic that share a handler, a number
     is added.
 
-    The names are kept until there are other subscribers: a scrape of 1,000 subscribers computes none.
+    The names are computed again only when subscribers or handlers are added or removed, because a scrape may
+    need those of 1,000 subscribers.
     """
 
     def __init__(self) -> None:
@@ -103,10 +104,10 @@ class SubscriberNames:
         Args:
             brokers: The brokers.
             selection: One selector or several.
-            keyword: What takes the selection, for the errors.
+            keyword: The keyword or method that takes the selection, for errors.
 
         Raises:
-            SetupError: A selector is none, or names no subscriber or more than one.
+            SetupError: A selector is of a wrong type, or matches no subscriber or more than one.
         """
         named = self.of(brokers)
         selected = [_select(named, brokers, selector, keyword) for selector in as_tuple(selection)]
@@ -162,7 +163,7 @@ def _select(
     close = get_close_matches(text, forms, n=1)
     suggestion = f" Did you mean {forms[close[0]]!r}?" if close else ""
     msg = (
-        f"{keyword}: {_shown(selector)} is no subscriber of these brokers.{suggestion} "
+        f"{keyword}: {_shown(selector)} is not a subscriber of these brokers.{suggestion} "
         f"Their subscribers: {_listed(named)}."
     )
     raise SetupError(msg)

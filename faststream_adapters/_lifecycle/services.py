@@ -1,4 +1,4 @@
-"""What runs beside a lifespan, such as a server of its own for probes."""
+"""The services that run with a lifespan, such as the management server."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -22,7 +22,7 @@ class Services:
 
     def __init__(self, lifespan: "BrokerLifespan") -> None:
         self.own: list[Service] = []
-        """What runs unless the mode has other services."""
+        """The services that run unless the mode has others."""
         self._lifespan = lifespan
         self._running = AsyncExitStack()
 

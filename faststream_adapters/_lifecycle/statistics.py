@@ -1,4 +1,4 @@
-"""Statistics of subscribers: what a light middleware counts of the messages that pass through a broker."""
+"""Message statistics of subscribers, counted by a light middleware of the broker."""
 
 from enum import Flag, auto
 from time import monotonic, time
@@ -14,19 +14,19 @@ _ATTRIBUTE = "_faststream_adapters_counts"
 
 
 class Collected(Flag):
-    """What is collected of brokers and checks, because something shows or reports it."""
+    """What is collected about brokers and checks, because an endpoint or a callback needs it."""
 
     NOTHING = 0
     MESSAGES = auto()
-    """What the middleware counts."""
+    """The counts of the middleware."""
     BACKLOGS = auto()
-    """How many messages wait on the servers."""
+    """The numbers of messages that wait on the servers."""
     CHECKS = auto()
-    """The results of the application's own checks, also while no probe asks for them."""
+    """The results of the application's own checks, also without a probe."""
 
 
 class Counts:
-    """What was counted of a subscriber's messages since the process started; a batch is one message."""
+    """The counts of a subscriber's messages since the process started; a batch is one message."""
 
     __slots__ = ("failed", "last_message_at", "received", "started")
 
@@ -34,7 +34,7 @@ class Counts:
         self.received = 0
         """How many messages were received."""
         self.failed = 0
-        """How many of them ended with an error that no middleware of the application has handled."""
+        """How many of them ended with an error that no middleware of the application handled."""
         self.last_message_at: float | None = None
         """The Unix time of the last one."""
         self.started: dict[object, float] = {}
@@ -67,12 +67,12 @@ class Statistics:
         return _oldest(self._started)
 
     def oldest_of(self, subscriber: Subscriber) -> float:
-        """Return the same for a subscriber."""
+        """Return the same for one subscriber."""
         # A scrape asks about a thousand subscribers, and most of the time few of them are busy.
         return self[subscriber].oldest if self._started else 0.0
 
     def __getitem__(self, subscriber: Subscriber) -> Counts:
-        """Return what was counted of a subscriber, which is stored on it, where it is found fastest."""
+        """Return the counts of a subscriber; they are stored on it, where they are found fastest."""
         counts: Counts | None = getattr(subscriber, _ATTRIBUTE, None)
         if counts is None:
             counts = Counts()
@@ -88,7 +88,7 @@ class Statistics:
 
 
 class _Uncounted(BaseMiddleware[Any, Any]):
-    """The middleware for what is published, and for what no handler gets."""
+    """The middleware for messages that are published, and for those that no handler gets."""
 
     __slots__ = ()
 
@@ -150,7 +150,7 @@ class _Counted(_Uncounted):
             # FastStream's own exceptions are instructions, such as to acknowledge the message.
             if exc_type is not None and not issubclass(exc_type, IgnoredException):
                 if not self._reached_handler:
-                    # It could not be parsed, or suits no handler.
+                    # It could not be parsed, or matches no handler.
                     self._counts.received += 1
                     self._counts.last_message_at = time()
                 self._counts.failed += 1

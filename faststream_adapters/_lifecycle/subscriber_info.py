@@ -1,4 +1,4 @@
-"""What is known of the subscribers of a lifespan or another target."""
+"""The state and the counters of subscribers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from .selectors import NamedSubscriber
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What is counted of one subscriber; see `SubscriberInfo`."""
+    """The counters of one subscriber; see `SubscriberInfo`."""
 
     in_flight: int | None = None
     oldest_seconds: float | None = None
@@ -22,23 +22,23 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberInfo:
-    """A subscriber of a lifespan, as it was when the lifespan was asked.
+    """A subscriber of a lifespan, as it was when `subscribers` was read.
 
-    What is counted is None unless it is collected, and the backlog also for servers that do not report it. A
-    batch counts as one message.
+    The counters are None unless an endpoint needs them: all of them for metrics, and all but the backlog for
+    liveness with `max_handler_age`. A batch counts as one message.
 
     Args:
         name: The name of its handler, with `@destination` and `@broker` where needed to be unique.
         broker: The class of its broker, and its number among the brokers of that class.
         destination: Where its messages come from: a subject, a queue, topics, a channel.
-        group: With whom it shares the messages: a consumer group, a queue group or a durable consumer.
+        group: The consumer group, queue group or durable consumer that shares the messages; None without one.
         code: The code of its health.
         in_flight: The number of messages that its handlers are processing.
-        oldest_seconds: Seconds since the oldest of these was received.
+        oldest_seconds: Seconds since the oldest of these was received; 0 if there is none.
         received: The number of messages since the process started.
         failed: How many of these its handlers have not processed successfully.
-        last_message_at: When the last one was received, as Unix time.
-        backlog: The number of messages that wait on the server.
+        last_message_at: When the last one was received, as Unix time; None before the first one.
+        backlog: The number of messages that wait on the server; None if the server does not report it.
     """
 
     name: str
@@ -55,7 +55,7 @@ class SubscriberInfo:
 
 
 def describe(subscribers: Iterable[NamedSubscriber]) -> tuple[SubscriberInfo, ...]:
-    """Return what is known of subscribers."""
+    """Return the state and the counters of subscribers."""
     return tuple(map(_describe, subscribers))
 
 

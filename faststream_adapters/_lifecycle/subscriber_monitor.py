@@ -21,7 +21,7 @@ RETRY_INTERVAL = 5.0
 _REASONS: dict[Code, str] = {
     "not_permitted": "the server does not allow it to subscribe",
     "task_failed": "its task has ended",
-    "consumer_missing": "the server no longer has its consumer or its stream",
+    "consumer_missing": "the server no longer has its consumer, group, stream or queue",
     "consumer_paused": "its consumer is paused on the server",
     "error": "its check or its start failed",
     "timeout": "the server did not report on its consumer in time",

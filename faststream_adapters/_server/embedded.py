@@ -21,7 +21,7 @@ _LAST_RESPONSES = 1.0
 """Seconds that requests in flight get at the end, before their connections are closed."""
 
 _ACCEPT_TURNS = 3
-"""Iterations of the event loop after which a connection is known that has just been accepted."""
+"""Iterations of the event loop until a connection that has just been accepted is registered."""
 
 
 @asynccontextmanager

@@ -64,6 +64,6 @@ def _load(context: "Context", parameter: "Parameter", value: str) -> None:  # no
         raise click.BadParameter(msg) from error
     host = app.host if isinstance(app, FastStreamMiddleware) else app
     if not isinstance(host, FastAPI):
-        msg = f"{value} is no FastAPI application, but of the class {type(host).__name__}."
+        msg = f"{value} is not a FastAPI application but a {type(host).__name__}."
         raise click.BadParameter(msg)
     context.obj = app

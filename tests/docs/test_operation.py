@@ -97,6 +97,6 @@ async def test_blue_consumes_again_if_green_cannot(shared_nats: NatsServer, tmp_
     blue.subscriber(uuid.uuid4().hex)(print)
     blue_lifespan, green_lifespan = BrokerLifespan(blue), BrokerLifespan(green, consume=[])
     async with blue_lifespan, green_lifespan:
-        with pytest.raises(SetupError, match="'print' is no subscriber"):
+        with pytest.raises(SetupError, match="'print' is not a subscriber"):
             await switch(blue_lifespan, green_lifespan, ["print"])
         assert blue_lifespan.subscribers[0].code == "ok"

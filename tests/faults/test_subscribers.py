@@ -118,7 +118,7 @@ async def test_a_deleted_stream_that_the_application_declares_is_declared_again(
         await eventually_status(ready, 200)
         await broker.publish("after", "jobs")
         await wait_for_message(received, "after")
-    reason = "the server no longer has its consumer or its stream."
+    reason = "the server no longer has its consumer, group, stream or queue."
     assert caplog.text.count(f"the subscriber handle does not consume: {reason}") == 1
     assert caplog.text.count("the subscriber handle consumes again.") == 1
 

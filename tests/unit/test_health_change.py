@@ -342,7 +342,7 @@ async def test_a_call_that_takes_too_long_is_cancelled_if_possible(
     blocked = Blocked()
     try:
         async with running(getattr(blocked, how), Database()):
-            await eventually(lambda: "on_health_change takes longer than 0.05 s" in caplog.text)
+            await eventually(lambda: "A call of on_health_change takes longer than 0.05 s" in caplog.text)
             if how == "hangs":
                 await eventually(lambda: blocked.changes.words == STARTED)
             else:

@@ -175,12 +175,15 @@ def test_a_subscriber_without_a_handler_can_be_selected() -> None:
         (accept, "consume: the function 'accept' can mean accept@orders, accept@returns"),
         (
             "rejct",
-            r"consume: 'rejct' is no subscriber of these brokers\. Did you mean 'reject'\? Their",
+            r"consume: 'rejct' is not a subscriber of these brokers\. Did you mean 'reject'\? Their",
         ),
         ("accept@order", "Did you mean 'accept@orders'"),
-        (print, r"the function 'print' is no subscriber of these brokers\. Their subscribers: accept@orders"),
-        (NatsBroker().subscriber("orders"), "the subscriber '' is no subscriber of these brokers"),
-        (partial(print), "the function 'partial' is no subscriber"),
+        (
+            print,
+            r"the function 'print' is not a subscriber of these brokers\. Their subscribers: accept@orders",
+        ),
+        (NatsBroker().subscriber("orders"), "the subscriber '' is not a subscriber of these brokers"),
+        (partial(print), "the function 'partial' is not a subscriber"),
         (7, "consume takes subscribers, their handler functions or their names, not int"),
     ],
 )

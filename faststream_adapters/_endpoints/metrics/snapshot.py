@@ -1,4 +1,4 @@
-"""The metrics that are read from a snapshot of the target: what readiness sees, and what subscribers do."""
+"""Metrics from a snapshot of the target: readiness, restarts, subscribers and health checks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import isnan, nan
@@ -20,7 +20,7 @@ class Family(NamedTuple):
         name: Its name; that of a counter without `_total`.
         documentation: What it means.
         labels: The names of its labels.
-        merge: Makes one value of those of several workers; None for a counter, whose values are added.
+        merge: Merges the values of several workers into one; None for a counter, whose values are added up.
     """
 
     name: str
@@ -48,13 +48,13 @@ UP = Family(
 )
 OLDEST = Family(
     "faststream_adapters_subscriber_oldest_message_seconds",
-    "How long the oldest message that is being handled has been handled, in seconds; 0 if there is none.",
+    "Seconds since the oldest message in flight was received; 0 if there is none.",
     _SUBSCRIBER,
     max,
 )
 BACKLOG = Family(
     "faststream_adapters_subscriber_backlog",
-    "Messages that wait on the server. If shared is true all processes have the same; else add them up.",
+    "Messages that wait on the server. If shared is true, all processes report the same number; else add up.",
     (*_SUBSCRIBER, "shared"),
     max,
 )
@@ -106,7 +106,7 @@ def read(snapshot: Snapshot) -> Readings:
 class SnapshotCollector:
     """A collector of the metrics in the last snapshot, for a registry.
 
-    The samples are made anew at each collection, so that those of subscribers that were stopped are gone.
+    The samples are created at each collection, so there are none of subscribers that were stopped.
     """
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ _GAUGES = {family.name: family for family in FAMILIES if family.merge is not Non
 
 
 def merge_workers(metric: "Metric") -> None:
-    """Make one sample of those that several workers have written of the same thing, if it is ours."""
+    """Merge the samples of several workers in place, if the metric is one of this module."""
     if (family := _GAUGES.get(metric.name)) is None or family.merge is None:
         return
     samples: dict[Labels, list[Any]] = {}

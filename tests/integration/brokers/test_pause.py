@@ -644,7 +644,7 @@ async def test_pause_and_resume_need_a_lifespan_that_runs(service: Service) -> N
         with pytest.raises(BrokerNotUpError, match=rf"^{name}\(\) works while the lifespan runs.*'stopped'"):
             await change("handle")
         with pytest.raises(
-            SetupError, match=rf"^{name}\(\): 'handel' is no subscriber.*Did you mean 'handle'"
+            SetupError, match=rf"^{name}\(\): 'handel' is not a subscriber.*Did you mean 'handle'"
         ):
             await change("handel")
 
@@ -993,7 +993,7 @@ async def test_an_unknown_selector_fails_the_start(keyword: str) -> None:
     broker = NatsBroker("nats://127.0.0.1:1")
     broker.subscriber("orders")(print)
     lifespan = BrokerLifespan(broker, **{keyword: ["prnt"]})  # type: ignore[arg-type]
-    with pytest.raises(SetupError, match=f"{keyword}: 'prnt' is no subscriber.*Did you mean 'print'"):
+    with pytest.raises(SetupError, match=f"{keyword}: 'prnt' is not a subscriber.*Did you mean 'print'"):
         await lifespan.enter()
     assert str(lifespan.state) == "failed"
 

@@ -685,7 +685,7 @@ async def test_a_deleted_stream_is_created_again(
             await eventually(lambda: "consumes again." in caplog.text)
         await service.publish_until_received(1)
         await service.eventually_code("ok")
-    reason = "the server no longer has its consumer or its stream."
+    reason = "the server no longer has its consumer, group, stream or queue."
     assert reason in caplog.text
 
 

@@ -294,7 +294,7 @@ def test_a_host_without_brokers_is_refused() -> None:
 
     result = CliRunner().invoke(broker_commands(host, list), ["run"])
     assert result.exit_code == 1
-    assert result.output == "Error: This application runs no brokers, so that nothing is consumed.\n"
+    assert result.output == "Error: This application runs no brokers, so nothing is consumed.\n"
     assert log == ["up", "down"]
 
 
@@ -346,7 +346,7 @@ def test_a_selector_of_the_application_that_names_no_subscriber_is_an_error(comm
     lifespan = BrokerLifespan(NatsBroker(), consume=["missing"], optional=["missing"])
     result = CliRunner().invoke(broker_commands(lifespan, lambda: [lifespan]), [command])
     assert result.exit_code == 1
-    assert "Error: optional: 'missing' is no subscriber of these brokers." in result.output
+    assert "Error: optional: 'missing' is not a subscriber of these brokers." in result.output
 
 
 # --- what is consumed ---
@@ -403,7 +403,7 @@ async def test_what_is_named_is_consumed(
         ),
         (
             "--broker Redis",
-            "--broker: 'Redis' is no broker of this application. Its brokers: ",
+            "--broker: 'Redis' is not a broker of this application. Its brokers: ",
         ),
         ("--subscriber orders", "--subscriber: 'orders' can mean orders@orders.0, orders@orders.1."),
         ("--subscriber order", "Did you mean"),

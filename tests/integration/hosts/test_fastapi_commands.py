@@ -109,7 +109,7 @@ def test_info_lists_the_brokers(module: Path, capsys: pytest.CaptureFixture[str]
         ("service:missing", "has no attribute 'missing'"),
         ("service", "Write it as main:app"),
         (":app", "Write it as main:app"),
-        ("service:broker", "service:broker is no FastAPI application, but of the class NatsBroker"),
+        ("service:broker", "service:broker is not a FastAPI application but a NatsBroker"),
     ],
 )
 def test_what_is_no_application_is_refused(
