@@ -198,7 +198,7 @@ class Driver:
         return next((text for key, text in context.items() if key != "message_id"), "")
 
     def group(self, subscriber: Any) -> str | None:  # noqa: ARG002 (for clients that have groups)
-        """Return with whom a subscriber shares its messages, such as a consumer group, or None."""
+        """Return the group that shares a subscriber's messages, such as a consumer group, or None."""
         return None
 
     def dropped(self, subscriber: Subscriber) -> int | None:  # noqa: ARG002 (for clients that drop messages)

@@ -46,7 +46,7 @@ class HealthHook:
         """The class of the error that was logged last; empty after a success."""
 
     def add(self, change: HealthChange) -> None:
-        """Call the function for a change, after the calls in progress and those that wait."""
+        """Call the function for a change, once the earlier changes are handled."""
         key = change.kind, change.name
         if (earlier := self._waiting.get(key)) is not None:
             change = replace(change, old=earlier.old)

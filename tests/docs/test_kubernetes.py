@@ -543,7 +543,7 @@ def test_some_servers_log_no_requests_by_default(shared_nats: NatsServer, argume
     assert logged(shared_nats, arguments) == set()
 
 
-# An address of the probes' own
+# The management server
 
 
 async def test_the_first_block_answers_during_a_strict_start_and_the_drain(

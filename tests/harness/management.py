@@ -1,4 +1,4 @@
-"""Requests to an address of their own, such as that of a management server."""
+"""Requests to a separate address, such as that of a management server."""
 
 from __future__ import annotations
 
