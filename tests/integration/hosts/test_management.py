@@ -254,7 +254,7 @@ async def test_a_worker_with_several_lifespans_needs_the_paths_of_their_probes(f
     first, second = lifespan(), lifespan()
     with (
         worker(free_address, first, second),
-        pytest.raises(SetupError, match="name the paths of their probes"),
+        pytest.raises(SetupError, match="set the paths of their probes"),
     ):
         await first.enter()
     app = FastStreamMiddleware(Starlette(), first, readiness_path="/ready")
