@@ -12,7 +12,6 @@ from .health_check import ManagedCheck
 from .managed import ManagedBroker, managed_broker
 from .selectors import NamedSubscriber, SubscriberNames, name_brokers
 from .statistics import Collected
-from .subscriber_info import SubscriberInfo, describe
 
 if TYPE_CHECKING:
     from .lifespan import BrokerLifespan
@@ -155,11 +154,6 @@ class TargetView:
     def named_subscribers(self) -> tuple[NamedSubscriber, ...]:
         """The subscribers that have a handler, with unique names."""
         return self._names.of(self.managed_brokers)
-
-    @property
-    def subscribers(self) -> tuple[SubscriberInfo, ...]:
-        """What is known of these subscribers."""
-        return describe(self.named_subscribers)
 
     def collect(self, what: Collected) -> None:
         """Collect this too from now on, also of brokers that are added to an app later."""
