@@ -782,7 +782,7 @@ def test_the_brokers_of_a_faststream_app_are_named_when_it_starts(
 
 
 def add_optional_route(app: FastAPI) -> None:
-    """Add a route that returns whether the broker is up, and one that needs it all the same."""
+    """Add a route that returns whether the broker is up, and one that requires it."""
     optional = Annotated[NatsBroker | None, fastapi.Depends(provide_broker(NatsBroker, optional=True))]
 
     @app.get("/optional")

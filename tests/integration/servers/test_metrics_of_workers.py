@@ -58,7 +58,7 @@ for line in sys.stdin:
 
 
 class SnapshotWorker:
-    """A worker process that writes the readings that it is told.
+    """A worker process that writes the readings that it receives.
 
     Args:
         directory: The directory of the files.
