@@ -37,6 +37,7 @@ BENCHED := $(VENV)/.bench
 AUDITED := $(VENV)/.audit
 TYPECHECKED := $(VENV)/.typecheck
 WORKFLOWS := $(VENV)/.workflows
+SITE := $(VENV)/.docs-site
 PACKAGED := $(VENV)/.release
 # The largest wheel, in bytes: no file that is not code gets into it unnoticed, such as the AsyncAPI viewer, which is
 # a package of its own.
@@ -74,7 +75,7 @@ define temporary
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all test-python test-loops test-oldest test-newest test-upstream test-wheel system-packages build release lint typecheck format demo bench fault-table rollout audit constraints clean
+.PHONY: help install test test-all test-python test-loops test-oldest test-newest test-upstream test-wheel system-packages build release lint typecheck format docs demo bench fault-table rollout audit constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -192,6 +193,16 @@ format: $(INSTALLED) ## Format the code, and apply the fixes that the linter off
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+$(SITE): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs-site
+	@touch $@
+
+docs: $(SITE) ## Build the documentation as HTML into site, and check its links
+	rm -rf site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site
+	$(BIN)/python tools/check_site.py site
+	@echo "Open site/index.html"
+
 $(PACKAGED): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group build --group release
 	@touch $@
@@ -245,5 +256,5 @@ constraints: $(INSTALLED) ## Update the two constraint files to the newest versi
 		$(COMPILE) --group pinned --constraint - --output-file constraints-oldest.txt
 
 clean: ## Remove .venv and everything else that the targets write
-	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site htmlcov .coverage .coverage.* .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

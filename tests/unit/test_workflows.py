@@ -21,7 +21,13 @@ def jobs_of(path: Path) -> dict[str, Any]:
 
 
 def test_there_is_a_workflow_for_each_occasion() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "codeql.yml", "nightly.yml", "release.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        "ci.yml",
+        "codeql.yml",
+        "docs.yml",
+        "nightly.yml",
+        "release.yml",
+    ]
 
 
 @each_workflow
@@ -47,7 +53,11 @@ def test_permissions_are_those_of_jobs(path: Path) -> None:
         for name in job["permissions"]
         if job["permissions"][name] == "write"
     }
-    needed = {"codeql.yml": {"security-events"}, "release.yml": {"id-token", "attestations"}}
+    needed = {
+        "codeql.yml": {"security-events"},
+        "docs.yml": {"pages", "id-token"},
+        "release.yml": {"id-token", "attestations"},
+    }
     assert written == needed.get(path.name, set())
 
 
