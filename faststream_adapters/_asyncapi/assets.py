@@ -4,9 +4,11 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from faststream_adapters._asgi.shell import shared_file
+
 from .content import Content, digest
 
-__all__ = ("Asset", "asset", "read_static", "viewer")
+__all__ = ("Asset", "asset", "icon", "read_static", "stylesheet", "viewer")
 
 # The file name contains a digest of the content, so a cached file never needs to be revalidated.
 _IMMUTABLE = "public, max-age=31536000, immutable"
@@ -38,6 +40,18 @@ def read_static(name: str) -> bytes:
 def asset(name: str) -> Asset:
     """Return a file of this package's `static` directory as an asset."""
     return _asset(name, read_static(name))
+
+
+@cache
+def icon() -> Asset:
+    """Return the icon that all pages share."""
+    return _asset("icon.svg", shared_file("icon.svg").encode())
+
+
+@cache
+def stylesheet() -> Asset:
+    """Return the stylesheet: the rules that all pages share, and those of the AsyncAPI page."""
+    return _asset("docs.css", shared_file("base.css").encode() + read_static("docs.css"))
 
 
 @cache

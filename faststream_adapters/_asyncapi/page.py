@@ -6,7 +6,10 @@ from html import escape
 from string import Template
 from typing import Any
 
-from .assets import Asset, asset, read_static, viewer
+from faststream_adapters._asgi.markup import Html, tag
+from faststream_adapters._asgi.shell import document
+
+from .assets import Asset, asset, icon, read_static, stylesheet, viewer
 from .content import Content
 from .document import mapping
 from .sections import Sections
@@ -18,9 +21,9 @@ __all__ = ("Page", "page_assets")
 def page_assets(view: View) -> list[Asset]:
     """Return the static files that the page loads."""
     if view.options["asyncapi_js_url"] is not None:
-        return [asset("icon.svg"), asset("react.css"), asset("react.js")]
+        return [icon(), asset("react.css"), asset("react.js")]
     script = viewer()
-    return [asset("icon.svg"), asset("docs.css"), *([] if script is None else [script])]
+    return [icon(), stylesheet(), *([] if script is None else [script])]
 
 
 class Page:
@@ -49,48 +52,50 @@ class Page:
         headers = {**self._view.headers(viewer=viewer() is not None), "Link": _link_header(folder)}
         return Content(html.encode(), "text/html; charset=utf-8", headers)
 
-    def _common(self, folder: str) -> dict[str, str]:
-        """Return the values that both templates need."""
-        return {
-            "title": escape(str(mapping(self._document.get("info")).get("title", ""))),
-            "icon": folder + asset("icon.svg").path,
-            "json": f"{folder}asyncapi.json",
-            "yaml": f"{folder}asyncapi.yaml",
-        }
+    @property
+    def _title(self) -> str:
+        return f"{mapping(self._document.get('info')).get('title', '')} AsyncAPI"
 
     def _viewer_page(self, folder: str) -> str:
-        sidebar, main = self._sections
+        nav, main = self._sections
         script = viewer()
-        return Template(read_static("page.html").decode()).substitute(
-            self._common(folder),
-            style=folder + asset("docs.css").path,
-            script="" if script is None else f'<script src="{folder}{script.path}"></script>',
-            viewer="" if script is None else self._viewer_element(folder),
-            hint=read_static("hint.html").decode() if script is None else "",
-            sidebar=sidebar,
-            main=main,
+        as_json, as_yaml = f"{folder}asyncapi.json", f"{folder}asyncapi.yaml"
+        alternate = tag("link", rel="alternate", type="application/json", href=as_json)
+        return document(
+            self._title,
+            tag("p", tag("a", "JSON", href=as_json), " ", tag("a", "YAML", href=as_yaml), class_="formats"),
+            main,
+            Html(read_static("hint.html").decode()) if script is None else None,
+            head=[alternate, None if script is None else tag("script", src=folder + script.path)],
+            style=tag("link", rel="stylesheet", href=folder + stylesheet().path),
+            icon=folder + icon().path,
+            nav=nav,
+            before=None if script is None else self._viewer_element(folder),
         )
 
-    def _viewer_element(self, folder: str) -> str:
+    def _viewer_element(self, folder: str) -> Html:
         options = {
             **self._view.visible_parts(),
-            "message-examples": self._view.options["expand_message_examples"],
+            "message_examples": self._view.options["expand_message_examples"],
             # As in the sidebar of the server-rendered page: FastStream's operation names are made for
             # programs.
-            "use-channel-address-as-identifier": True,
+            "use_channel_address_as_identifier": True,
         }
-        attributes = " ".join(f'{name}="{str(value).lower()}"' for name, value in options.items())
-        return f'<asyncapi-viewer id="asyncapi" src="{folder}{VIEWER_JSON}" {attributes}></asyncapi-viewer>'
+        attributes = {name: str(value).lower() for name, value in options.items()}
+        return tag("asyncapi-viewer", id="asyncapi", src=folder + VIEWER_JSON, **attributes)
 
     @cached_property
-    def _sections(self) -> tuple[str, str]:
+    def _sections(self) -> tuple[Html | None, Html]:
         sections = Sections(self._document, self._view)
-        return sections.sidebar() if self._view.options["sidebar"] else "", sections.main()
+        return sections.sidebar() if self._view.options["sidebar"] else None, sections.main()
 
     def _react_page(self, folder: str) -> str:
         css = self._view.options["asyncapi_css_url"]
         return Template(read_static("react.html").decode()).substitute(
-            self._common(folder),
+            title=escape(self._title),
+            icon=folder + icon().path,
+            json=f"{folder}asyncapi.json",
+            yaml=f"{folder}asyncapi.yaml",
             stylesheet=f'<link rel="stylesheet" href="{escape(css)}">' if css is not None else "",
             component=escape(self._view.options["asyncapi_js_url"] or ""),
             style=folder + asset("react.css").path,

@@ -1,57 +1,28 @@
 """Server-rendered HTML of an AsyncAPI document, version 2 or 3. It needs no script."""
 
 import json
-import re
 from collections.abc import Iterable
-from html import escape
 from typing import Any, NamedTuple
 from urllib.parse import quote
+
+from faststream_adapters._asgi.markup import Html, join, safe_link, tag
 
 from .document import mapping, pointer_names, resolve
 from .view import View
 
 __all__ = ("Sections",)
 
-_SAFE_URL = re.compile(r"https?://|mailto:", re.IGNORECASE)
 
-
-class _Html(str):
-    """Markup. Every other string is escaped when it is inserted into markup."""
-
-    __slots__ = ()
-
-
-def _join(parts: Iterable[object]) -> _Html:
-    return _Html(
-        "".join(part if isinstance(part, _Html) else escape(str(part)) for part in parts if part is not None)
-    )
-
-
-def _tag(name: str, *parts: object, **attributes: str) -> _Html:
-    """Return an element. An underscore in an attribute's name stands for a hyphen, except at its end."""
-    markup = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
-    )
-    return _Html(f"<{name}{markup}>{_join(parts)}</{name}>")
-
-
-def _text(value: object) -> _Html | None:
-    return _tag("p", value, class_="text") if value else None
-
-
-def _link(url: str, *parts: object) -> object:
-    """Return a link, or only its text if the URL could run a script."""
-    if _SAFE_URL.match(url):
-        return _tag("a", *parts, href=url, rel="noreferrer")
-    return _join(parts)
+def _text(value: object) -> Html | None:
+    return tag("p", value, class_="text") if value else None
 
 
 def _anchor(kind: str, name: str) -> str:
     return f"{kind}-{'-'.join(name.split())}"
 
 
-def _anchor_link(kind: str, name: str, text: object = None) -> _Html:
-    return _tag("a", name if text is None else text, href=f"#{quote(_anchor(kind, name))}")
+def _anchor_link(kind: str, name: str, text: object = None) -> Html:
+    return tag("a", name if text is None else text, href=f"#{quote(_anchor(kind, name))}")
 
 
 def _pretty(value: object) -> str:
@@ -97,7 +68,7 @@ class Sections:
                 if (message := self._message(node)).content:
                     self.messages.setdefault(message.name, message)
 
-    def main(self) -> _Html:
+    def main(self) -> Html:
         """Return the sections that the view includes."""
         view = self.view
         parts = [self._info() if view.options["info"] else None]
@@ -109,12 +80,12 @@ class Sections:
             parts.append(_section("Messages", [*map(self._message_card, self.messages.values())]))
         if view.options["schemas"]:
             parts.append(_section("Schemas", [*map(self._schema_card, self.schemas.items())]))
-        return _join(parts)
+        return join(*parts)
 
-    def sidebar(self) -> _Html:
+    def sidebar(self) -> Html:
         """Return the table of contents."""
         view = self.view
-        parts: list[_Html | None] = []
+        parts: list[Html | None] = []
         if view.options["operations"]:
             links = [_anchor_link("operation", item.name, item.address) for item in self.operations]
             parts.append(_contents("Operations", links))
@@ -122,7 +93,7 @@ class Sections:
             parts.append(_contents("Messages", [_anchor_link("message", name) for name in self.messages]))
         if view.options["schemas"]:
             parts.append(_contents("Schemas", [_anchor_link("schema", name) for name in self.schemas]))
-        return _tag("nav", *parts, aria_label="Contents")
+        return join(*parts)
 
     def _message(self, node: object) -> _Message:
         name, target = resolve(self.document, node)
@@ -148,7 +119,7 @@ class Sections:
                     messages = _list(mapping(message).get("oneOf")) or [message] * (message is not None)
                     yield _Operation(f"{name}-{key}", action, name, operation, channel, messages)
 
-    def _info(self) -> _Html:
+    def _info(self) -> Html:
         info = mapping(self.document.get("info"))
         contact = mapping(info.get("contact"))
         license_ = mapping(info.get("license"))
@@ -156,40 +127,38 @@ class Sections:
         if contact:
             email = str(contact.get("email", ""))
             url = str(contact.get("url") or (email and f"mailto:{email}"))
-            facts.append(_join(["Contact: ", _link(url, contact.get("name") or email or url)]))
+            facts.append(join("Contact: ", safe_link(url, contact.get("name") or email or url)))
         if license_:
-            facts.append(_join(["License: ", _link(str(license_.get("url", "")), license_.get("name"))]))
+            facts.append(join("License: ", safe_link(str(license_.get("url", "")), license_.get("name"))))
         if terms := info.get("termsOfService"):
-            facts.append(_link(str(terms), "Terms of service"))
+            facts.append(safe_link(str(terms), "Terms of service"))
         facts += _external_docs(info)
         facts += _external_docs(self.document)
-        version = _tag("span", info.get("version", ""), class_="version")
-        return _join(
-            [
-                _tag("h1", info.get("title", ""), " ", version),
-                _tag("p", f"AsyncAPI {self.document.get('asyncapi', '')}", class_="note"),
-                _text(info.get("description")),
-                *(_tag("p", fact, class_="note") for fact in facts),
-                _tags(info) or _tags(self.document),
-            ],
+        version = tag("span", info.get("version", ""), class_="version")
+        return join(
+            tag("h1", info.get("title", ""), " ", version),
+            tag("p", f"AsyncAPI {self.document.get('asyncapi', '')}", class_="note"),
+            _text(info.get("description")),
+            *(tag("p", fact, class_="note") for fact in facts),
+            _tags(info) or _tags(self.document),
         )
 
-    def _server_card(self, item: tuple[str, Any]) -> _Html:
+    def _server_card(self, item: tuple[str, Any]) -> Html:
         name, server = item[0], mapping(item[1])
         protocol = server.get("protocol", "")
         address = server.get("url") or f"{protocol}://{server.get('host', '')}{server.get('pathname', '')}"
         version = server.get("protocolVersion")
-        return _tag(
+        return tag(
             "article",
-            _tag("h3", name, " ", _tag("code", address)),
-            _tag("p", protocol, f" {version}" if version else "", class_="note"),
+            tag("h3", name, " ", tag("code", address)),
+            tag("p", protocol, f" {version}" if version else "", class_="note"),
             _text(server.get("description")),
             _tags(server),
             class_="card",
             id=_anchor("server", name),
         )
 
-    def _operation_card(self, operation: _Operation) -> _Html:
+    def _operation_card(self, operation: _Operation) -> Html:
         details, channel = operation.details, operation.channel
         facts: list[object] = []
         if servers := [self._server_name(server) for server in _list(channel.get("servers"))]:
@@ -197,17 +166,17 @@ class Sections:
         facts += (*_bindings(channel), *_bindings(details))
         names = [self._message(node).name for node in operation.messages]
         links = [
-            _anchor_link("message", name) if self.view.options["messages"] else _tag("code", name)
+            _anchor_link("message", name) if self.view.options["messages"] else tag("code", name)
             for name in names
         ]
-        return _tag(
+        return tag(
             "article",
-            _tag("h3", _badge(operation), operation.address),
+            tag("h3", _badge(operation), operation.address),
             _text(details.get("summary")),
             _text(details.get("description")),
             _text(channel.get("description")),
-            *(_tag("p", fact, class_="note") for fact in facts),
-            *(_tag("p", "Message: ", link, class_="note") for link in links),
+            *(tag("p", fact, class_="note") for fact in facts),
+            *(tag("p", "Message: ", link, class_="note") for link in links),
             _tags(details),
             class_="card",
             id=_anchor("operation", operation.name),
@@ -216,16 +185,16 @@ class Sections:
     def _server_name(self, server: object) -> str:
         return resolve(self.document, server)[0] or str(server)
 
-    def _message_card(self, message: _Message) -> _Html:
+    def _message_card(self, message: _Message) -> Html:
         content = message.content
         title = content.get("title") or message.name
         payload = _payload(content)
         examples = [example for example in _list(content.get("examples")) if example]
         examples += _list(mapping(resolve(self.document, payload)[1]).get("examples"))
-        return _tag(
+        return tag(
             "article",
-            _tag("h3", title),
-            _tag("p", content["contentType"], class_="note") if "contentType" in content else None,
+            tag("h3", title),
+            tag("p", content["contentType"], class_="note") if "contentType" in content else None,
             _text(content.get("summary")),
             _text(content.get("description")),
             *(self._schema_part("Headers", content["headers"]) if "headers" in content else ()),
@@ -236,89 +205,89 @@ class Sections:
             id=_anchor("message", message.name),
         )
 
-    def _schema_part(self, title: str, schema: object) -> tuple[_Html, ...]:
+    def _schema_part(self, title: str, schema: object) -> tuple[Html, ...]:
         _, target = resolve(self.document, schema)
-        return (_tag("h4", title, " ", self._type(schema)), self._fields(target))
+        return (tag("h4", title, " ", self._type(schema)), self._fields(target))
 
-    def _example(self, example: object) -> _Html:
-        # `_tag` cannot write an attribute without a value.
-        opening = _Html("<details open>" if self.view.options["expand_message_examples"] else "<details>")
-        body = _join([_tag("summary", "Example"), _tag("pre", _tag("code", _pretty(example)))])
-        return _join([opening, body, _Html("</details>")])
+    def _example(self, example: object) -> Html:
+        # XX write an attribute without a value.
+        opening = Html("<details open>" if self.view.options["expand_message_examples"] else "<details>")
+        body = join(tag("summary", "Example"), tag("pre", tag("code", _pretty(example))))
+        return join(opening, body, Html("</details>"))
 
-    def _schema_card(self, item: tuple[str, Any]) -> _Html:
+    def _schema_card(self, item: tuple[str, Any]) -> Html:
         name, schema = item
-        return _tag(
+        return tag(
             "article",
-            _tag("h3", name, " ", _tag("span", self._type(schema), class_="type")),
+            tag("h3", name, " ", tag("span", self._type(schema), class_="type")),
             _text(mapping(schema).get("description")),
             self._fields(schema),
-            _tag("details", _tag("summary", "JSON Schema"), _tag("pre", _tag("code", _pretty(schema)))),
+            tag("details", tag("summary", "JSON Schema"), tag("pre", tag("code", _pretty(schema)))),
             class_="card",
             id=_anchor("schema", name),
         )
 
-    def _fields(self, schema: object) -> _Html:
+    def _fields(self, schema: object) -> Html:
         """Return the properties of a schema, nested objects included, without following references."""
         details = mapping(schema)
         if "items" in details:
             return self._fields(details["items"])
         required = _list(details.get("required"))
         fields = [
-            _tag(
+            tag(
                 "li",
-                _tag("code", name),
+                tag("code", name),
                 " ",
-                _tag("span", self._type(field), class_="type"),
-                _tag("span", " required", class_="required") if name in required else None,
+                tag("span", self._type(field), class_="type"),
+                tag("span", " required", class_="required") if name in required else None,
                 _constraints(mapping(field)),
                 _text(mapping(field).get("description")),
                 self._fields(field),
             )
             for name, field in mapping(details.get("properties")).items()
         ]
-        return _tag("ul", *fields, class_="fields") if fields else _Html()
+        return tag("ul", *fields, class_="fields") if fields else Html()
 
-    def _type(self, schema: object) -> _Html:
+    def _type(self, schema: object) -> Html:
         """Return a short description of the schema's type."""
         details = mapping(schema)
         if isinstance(reference := details.get("$ref"), str):
             return self._schema_name(pointer_names(reference)[-1])
         for key, separator in (("oneOf", " | "), ("anyOf", " | "), ("allOf", " & ")):
             if choices := _list(details.get(key)):
-                return _Html(escape(separator).join(map(self._type, choices)))
+                return Html(join(separator).join(map(self._type, choices)))
         if values := [details["const"]] if "const" in details else _list(details.get("enum")):
-            return _join([" | ".join(map(_compact, values))])
+            return join(" | ".join(map(_compact, values)))
         kind = details.get("type", "any")
         if kind == "array":
-            return _join(["array of ", self._type(details.get("items"))])
+            return join("array of ", self._type(details.get("items")))
         if kind == "object" and mapping(details.get("additionalProperties")):
-            return _join(["object of ", self._type(details["additionalProperties"])])
+            return join("object of ", self._type(details["additionalProperties"]))
         name = " | ".join(kind) if isinstance(kind, list) else kind
-        return _join([name, f" ({details['format']})" if "format" in details else None])
+        return join(name, f" ({details['format']})" if "format" in details else None)
 
-    def _schema_name(self, name: str) -> _Html:
+    def _schema_name(self, name: str) -> Html:
         return (
             _anchor_link("schema", name)
             if self.view.options["schemas"] and name in self.schemas
-            else _join([name])
+            else join(name)
         )
 
 
-def _badge(operation: _Operation) -> _Html:
+def _badge(operation: _Operation) -> Html:
     if http := mapping(mapping(operation.details.get("bindings")).get("http")):
-        return _tag("span", "HTTP ", http.get("method"), class_="badge http")
-    return _tag("span", operation.action, "s", class_=f"badge {operation.action}")
+        return tag("span", "HTTP ", http.get("method"), class_="badge http")
+    return tag("span", operation.action, "s", class_=f"badge {operation.action}")
 
 
-def _section(title: str, cards: list[_Html]) -> _Html | None:
-    return _join([_tag("h2", title), *cards]) if cards else None
+def _section(title: str, cards: list[Html]) -> Html | None:
+    return join(tag("h2", title), *cards) if cards else None
 
 
-def _contents(title: str, links: list[_Html]) -> _Html | None:
+def _contents(title: str, links: list[Html]) -> Html | None:
     if not links:
         return None
-    return _join([_tag("h2", title), _tag("ul", *(_tag("li", link) for link in links))])
+    return join(tag("p", title), tag("ul", *(tag("li", link) for link in links)))
 
 
 def _external_docs(parent: dict[str, Any]) -> list[object]:
@@ -326,12 +295,12 @@ def _external_docs(parent: dict[str, Any]) -> list[object]:
     if not external:
         return []
     url = str(external.get("url", ""))
-    return [_link(url, external.get("description") or url)]
+    return [safe_link(url, external.get("description") or url)]
 
 
-def _tags(parent: dict[str, Any]) -> _Html | None:
+def _tags(parent: dict[str, Any]) -> Html | None:
     names = [mapping(item).get("name", "") for item in _list(parent.get("tags"))]
-    return _tag("p", *(_tag("span", name, class_="tag") for name in names)) if names else None
+    return tag("p", *(tag("span", name, class_="tag") for name in names)) if names else None
 
 
 def _payload(message: dict[str, Any]) -> Any:
@@ -368,6 +337,6 @@ _CONSTRAINTS = (
 )
 
 
-def _constraints(schema: dict[str, Any]) -> _Html | None:
+def _constraints(schema: dict[str, Any]) -> Html | None:
     constraints = [f" · {name} {_compact(schema[name])}" for name in _CONSTRAINTS if name in schema]
-    return _tag("span", *constraints, class_="type") if constraints else None
+    return tag("span", *constraints, class_="type") if constraints else None

@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypedDict, Unpack
 
 from faststream.exceptions import SetupError
 
+from faststream_adapters._asgi.shell import policy
 from faststream_adapters._utils.options import Option, complete, documented
 
 __all__ = ("VIEWER_JSON", "PageKeywords", "View")
@@ -121,14 +122,14 @@ class View:
             viewer: Whether the page contains the viewer.
         """
         headers = {"Referrer-Policy": "no-referrer"}
-        policy = self.options["csp"]
-        if policy is not None:
-            strict = policy == STRICT
-            headers["Content-Security-Policy"] = self._strict_policy(viewer=viewer) if strict else policy
+        csp = self.options["csp"]
+        if csp is not None:
+            strict = csp == STRICT
+            headers["Content-Security-Policy"] = self._strict_policy(viewer=viewer) if strict else csp
         return headers
 
     def _strict_policy(self, *, viewer: bool) -> str:
-        sources = {"default-src": ["'none'"], "style-src": ["'self'"], "img-src": ["'self'"]}
+        sources = {"style-src": ["'self'"], "img-src": ["'self'"]}
         if viewer or self.options["asyncapi_js_url"] is not None:
             # The viewer and the React component both fetch the document.
             sources |= {"script-src": ["'self'"], "connect-src": ["'self'"]}
@@ -136,8 +137,7 @@ class View:
             # The React component compiles validators from strings, and shows nothing where that is forbidden.
             sources["script-src"] += ["'unsafe-eval'", *_origins(script, "asyncapi_js_url")]
             sources["style-src"] += _origins(self.options["asyncapi_css_url"], "asyncapi_css_url")
-        directives = [" ".join((name, *values)) for name, values in sources.items()]
-        return "; ".join((*directives, "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"))
+        return policy(sources)
 
 
 def _origins(url: str | None, keyword: str) -> list[str]:
