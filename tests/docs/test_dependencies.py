@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BLOCKS = python_blocks("docs/dependencies.md")
 FASTAPI = "FastAPI 1"
-MARKS = "FastStream's marks in dependencies 1"
+MARKS = "FastStream's annotations in dependencies 1"
 OVERRIDES = "Overrides 1"
 DISHKA = "dishka 1"
 FASTAPI_ROUTES = "Brokers in FastAPI routes 1"
