@@ -18,6 +18,12 @@ HANDLERS_TIMEOUT = 30.0
 RETRY_INTERVAL = 5.0
 """Seconds between two attempts to restart a subscriber."""
 
+CONCURRENT_CHECKS = 50
+"""How many consumers the server is asked about at once.
+
+A task for each of 1,000 subscribers would stall the event loop for 20 ms, and the server would get a burst.
+"""
+
 _REASONS: dict[Code, str] = {
     "not_permitted": "the server does not allow it to subscribe",
     "task_failed": "its task has ended",
@@ -172,13 +178,13 @@ class SubscriberMonitor:
         # FastStream replaces a task that has failed, but only in the iteration after it has ended.
         await asyncio.sleep(0)
         self._watch_running()
-        for subscriber, watched in list(self._watched.items()):
-            if not (subscriber.running or watched.required or watched.restarting):
-                del self._watched[subscriber]
         if ask_server:
             await self._ask_server()
         for subscriber, watched in list(self._watched.items()):
-            self._update(subscriber, watched)
+            if subscriber.running or watched.required or watched.restarting:
+                self._update(subscriber, watched)
+            else:
+                del self._watched[subscriber]
         self._choose_fault()
 
     async def restart_failed(self) -> None:
@@ -195,22 +201,29 @@ class SubscriberMonitor:
                     await self._restart(subscriber, watched, fault)
 
     def _watch_running(self) -> None:
+        # Looking up hundreds of subscribers in a WeakSet takes longer than all else here.
+        paused = set(self.paused)
         for subscriber in self.driver.broker.subscribers:
-            if subscriber.calls and subscriber.running and subscriber not in self.paused:
+            if subscriber.calls and subscriber.running and subscriber not in paused:
                 # At every poll, because the application may have stopped and started it since the last one.
                 self.driver.on_started(subscriber)
                 if subscriber not in self._watched:
                     self._watched[subscriber] = _Watched(self.driver.expected_tasks(subscriber))
 
     async def _ask_server(self) -> None:
-        consuming = [
-            (each, watched)
-            for each, watched in self._watched.items()
-            if each.running and each not in self.paused
-        ]
-        replies = await asyncio.gather(*(self.driver.check_subscriber(each) for each, _ in consuming))
-        for (_, watched), reply in zip(consuming, replies, strict=True):
-            watched.reply = reply
+        consuming = iter(
+            [
+                (each, watched)
+                for each, watched in self._watched.items()
+                if each.running and each not in self.paused
+            ]
+        )
+
+        async def ask_in_turn() -> None:
+            for subscriber, watched in consuming:
+                watched.reply = await self.driver.check_subscriber(subscriber)
+
+        await asyncio.gather(*(ask_in_turn() for _ in range(CONCURRENT_CHECKS)))
         self.last_server_check = monotonic()
 
     def _may_restart(self, subscriber: Subscriber, watched: _Watched) -> bool:
@@ -248,7 +261,7 @@ class SubscriberMonitor:
             self._choose_fault()
 
     def _status(self, subscriber: Subscriber, watched: _Watched) -> Code | Mismatch:
-        if subscriber in self.paused:
+        if self.paused and subscriber in self.paused:
             return "paused"
         if watched.restarting is not None:
             return watched.refused or watched.restarting

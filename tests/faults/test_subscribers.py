@@ -443,6 +443,35 @@ async def test_a_consumer_that_the_client_recreates_is_not_restarted_at_once(
         await wait_for_message(received, "after")
 
 
+async def test_the_server_is_asked_about_a_limited_number_of_consumers_at_once(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service with many subscribers sends no burst of requests, and asks about all of them."""
+    broker = NatsBroker(nats.url, logger=None)
+
+    async def handle(message: str) -> None: ...
+
+    for number in range(2 * subscriber_monitor.CONCURRENT_CHECKS + 1):
+        broker.subscriber(f"jobs.{number}")(handle)
+    driver = managed_broker(broker).driver
+    asked: dict[Any, int] = {}
+    current = most = 0
+
+    async def counting(subscriber: Any) -> str:
+        nonlocal current, most
+        asked[subscriber] = asked.get(subscriber, 0) + 1
+        current += 1
+        most = max(most, current)
+        await asyncio.sleep(0)
+        current -= 1
+        return "ok"
+
+    monkeypatch.setattr(driver, "check_subscriber", counting)
+    async with BrokerLifespan(broker):
+        await eventually(lambda: len(asked) == 2 * subscriber_monitor.CONCURRENT_CHECKS + 1)
+    assert most == subscriber_monitor.CONCURRENT_CHECKS
+
+
 async def test_pull_subscribers_of_a_closed_client_do_not_block_the_process(
     nats_js: NatsServer,
 ) -> None:
