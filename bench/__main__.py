@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from .measure import Row
-from .report import CHART, PAGE, chart, page, table
+from .report import CHART, JSON, PAGE, as_json, chart, page, table
 
 SECTIONS = {
     "in_process": "In process, without a server",
@@ -20,6 +20,7 @@ SECTIONS = {
     "consuming": "Consuming messages",
     "scrape": "A scrape",
     "start": "Startup and memory",
+    "scale": "Many subscribers and brokers",
 }
 
 
@@ -48,8 +49,9 @@ def main() -> None:
         print(table(rows), flush=True)
     if set(names) == set(SECTIONS) and not os.environ.get("QUICK"):
         PAGE.write_text(page(results, environment()), encoding="utf-8")
+        JSON.write_text(as_json(results, environment()), encoding="utf-8")
         chart(results, CHART)
-        print(f"\nWrote {PAGE.name} and {CHART.name}.")
+        print(f"\nWrote {PAGE.name}, {JSON.name} and {CHART.name}.")
 
 
 async def _awaited(rows: Awaitable[list[Row]]) -> list[Row]:

@@ -1,9 +1,10 @@
-"""Write the results: tables in Markdown, the page docs/benchmarks.md, and its chart."""
+"""Write the results: tables in Markdown, the page docs/benchmarks.md, its chart, and all of it as JSON."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .measure import Contender, Row, Verdict
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
 CHART = DOCS / "benchmarks.svg"
+JSON = DOCS / "benchmarks.json"
+RELEASED = DOCS / "benchmarks-released.json"
+"""The results of the last release: `make release` copies them."""
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -29,7 +33,9 @@ until the standard error is 1 % or less, the ratio is clearly above or below the
 of rounds is reached. A goal is "inconclusive" if the ratio is within 2.5 standard errors of it.
 
 **Bare** is an ASGI app that only responds. In a host it is a trivial route of that host, and for messages it
-is `FastStream(broker).run()`. **Upstream** is `faststream.asgi`, and **adapters** is this package."""
+is `FastStream(broker).run()`. **Upstream** is `faststream.asgi`, and **adapters** is this package. The last
+column has the same ratio to bare, or the value where there is none, as measured for the last release; it is
+empty until there is one. All numbers are also in [benchmarks.json](benchmarks.json)."""
 
 _HEADINGS = (
     "Operation",
@@ -40,6 +46,7 @@ _HEADINGS = (
     "Ratio to bare",
     "Ratio to `faststream.asgi`",
     "Goal",
+    "Last release",
 )
 _MARKS: dict["Verdict", str] = {"met": " ✓", "missed": " ✗ missed", "inconclusive": " ~ inconclusive"}
 
@@ -57,14 +64,38 @@ def _ratio(row: "Row", baseline: "Contender") -> str:
     return f"{row.ratio(baseline):.3g}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
 
 
-def _goal(row: "Row") -> str:
+def _bounds(row: "Row") -> str:
     goals = [str(goal) for goal in row.goals]
     goals += [f"at most {row.limit:g} {row.unit}"] if row.limit is not None else []
-    return "; ".join(goals) + (_MARKS[row.verdict] if row.verdict else "")
+    return "; ".join(goals)
 
 
-def table(rows: Iterable["Row"]) -> str:
-    """Return the rows as a Markdown table."""
+def _goal(row: "Row") -> str:
+    return _bounds(row) + (_MARKS[row.verdict] if row.verdict else "")
+
+
+def _released(path: Path) -> dict[str, Any]:
+    """Return the rows of the last release by their operation and unit; nothing before the first one."""
+    if not path.exists():
+        return {}
+    sections = json.loads(path.read_text(encoding="utf-8"))["sections"]
+    return {f"{row['what']} {row['unit']}": row for rows in sections.values() for row in rows}
+
+
+def _last_release(row: "Row", released: Mapping[str, Any]) -> str:
+    if (before := released.get(f"{row.what} {row.unit}")) is None:
+        return ""
+    return f"{before['ratios'].get('bare') or before['values']['adapters']:.3g}"
+
+
+def table(rows: Iterable["Row"], released: Path = RELEASED) -> str:
+    """Return the rows as a Markdown table.
+
+    Args:
+        rows: The rows.
+        released: The results of the last release, as JSON.
+    """
+    last_release = _released(released)
     lines = [_HEADINGS, tuple("---" for _ in _HEADINGS)]
     for row in rows:
         what = f"{row.what} ({row.note})" if row.note else row.what
@@ -78,6 +109,7 @@ def table(rows: Iterable["Row"]) -> str:
                 _ratio(row, "bare"),
                 _ratio(row, "upstream"),
                 _goal(row),
+                _last_release(row, last_release),
             )
         )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -96,8 +128,41 @@ def page(sections: Mapping[str, list["Row"]], environment: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def as_json(sections: Mapping[str, list["Row"]], environment: str) -> str:
+    """Return the results as JSON: of each row the medians, the ratios to the baselines, and the verdict.
+
+    Args:
+        sections: The rows of each section, by its title.
+        environment: A sentence that says where they were measured.
+    """
+    found = {
+        title: [
+            {
+                "what": row.what,
+                "unit": row.unit,
+                "values": {contender: row.median(contender) for contender in row.values},
+                "ratios": {
+                    baseline: row.ratio(baseline) for baseline in row.values if baseline != "adapters"
+                },
+                "goal": _bounds(row),
+                "verdict": row.verdict,
+                "note": row.note,
+            }
+            for row in rows
+        ]
+        for title, rows in sections.items()
+    }
+    return json.dumps({"environment": environment, "sections": found}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _cost(row: "Row", contender: "Contender") -> float:
+    """Return a contender's ratio to bare; of a rate, which is better when it is higher, the inverse."""
+    ratio = row.ratio("bare", contender)
+    return 1 / ratio if row.unit.endswith("/s") else ratio
+
+
 def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
-    """Write a bar chart of the ratios to bare, of this package and of `faststream.asgi`, as SVG."""
+    """Write a bar chart of the costs relative to bare, of this package and of `faststream.asgi`, as SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -112,16 +177,16 @@ def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
     figure = Figure(figsize=(10, 0.36 * len(rows) + 1.5), layout="constrained")
     axes = figure.subplots()
     for position, (_, row) in enumerate(rows):
-        axes.barh(
-            position + 0.2, row.ratio("bare"), height=0.38, color="#0b7285", label="faststream_adapters"
-        )
+        cost = _cost(row, "adapters")
+        axes.barh(position + 0.2, cost, height=0.38, color="#0b7285", label="faststream_adapters")
         if "upstream" in row.values:
-            ratio = row.ratio("bare", "upstream")
-            axes.barh(position - 0.2, ratio, height=0.38, color="#ced4da", label="faststream.asgi")
+            cost = _cost(row, "upstream")
+            axes.barh(position - 0.2, cost, height=0.38, color="#ced4da", label="faststream.asgi")
     axes.axvline(1, color="#495057", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
-    axes.set_xlabel("ratio to bare (times and memory: lower is better; rates: higher is better)")
+    axes.set_title("Cost relative to a bare application: lower is better")
+    axes.set_xlabel("multiple of bare (of a rate: bare's rate as a multiple)")
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes.legend(unique.values(), unique.keys(), loc="lower right")

@@ -38,7 +38,7 @@ class Service:
 
     async def run(self, kind: str) -> None:
         """Run the service once, on a new server, and keep what it measures."""
-        with NatsServer() as server:
+        with NatsServer(jetstream=self.transport == "jetstream") as server:
             arguments = (kind, self.transport, server.url, str(self.subscribers), str(self.brokers))
             process = await create_subprocess_exec(
                 sys.executable, "-m", "bench.scaled", *arguments, cwd=ROOT, stdout=PIPE

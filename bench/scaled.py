@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from .in_process import TimedCalls, requester
 from .measure import unless_quick
 
-IDLE_SECONDS = unless_quick(5.0, 1.0)
+IDLE_SECONDS = unless_quick(5, 1)
 SETTLE_SECONDS = 2.0
 """Until the first checks after the start are over."""
 STARTS = unless_quick(5)
@@ -52,7 +52,7 @@ def brokers(transport: str, url: str, subscribers: int, count: int) -> list[Nats
 
             subject = f"orders.{index}.{number}"
             if transport == "jetstream":
-                broker.subscriber(subject, stream=stream, durable=f"service-{number}")(handle)
+                broker.subscriber(subject, stream=stream, queue=f"service-{number}")(handle)
             else:
                 broker.subscriber(subject)(handle)
     return made

@@ -7,6 +7,7 @@ Usage:
 """
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGELOG = ROOT / "CHANGELOG.md"
+MEASURED = ROOT / "docs" / "benchmarks.json"
+RELEASED = ROOT / "docs" / "benchmarks-released.json"
 UNRELEASED = "## [Unreleased]\n"
 LINKS = ("Repository", "Documentation", "Changelog", "Issues", "Security")
 
@@ -45,11 +48,16 @@ def check(version: str) -> None:
 
 
 def commit(version: str) -> None:
-    """Move the unreleased changes below a heading with the version and today's date, and commit that."""
+    """Move the unreleased changes below a heading with the version and today's date, and commit that.
+
+    The benchmarks of this release are kept, so that later ones are compared with them.
+    """
     text = CHANGELOG.read_text(encoding="utf-8")
     heading = f"## [{version}] - {datetime.now(UTC):%Y-%m-%d}\n"
     CHANGELOG.write_text(text.replace(UNRELEASED, f"{UNRELEASED}\n{heading}", 1), encoding="utf-8")
-    git("commit", "--quiet", "--message", f"release: {version}", "--", CHANGELOG.name)
+    shutil.copy(MEASURED, RELEASED)
+    git("add", "--", CHANGELOG.name, str(RELEASED))
+    git("commit", "--quiet", "--message", f"release: {version}")
 
 
 def remaining(version: str) -> None:

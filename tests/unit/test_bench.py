@@ -2,16 +2,18 @@
 
 import asyncio
 import itertools
+import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from pathlib import Path
 
 import pytest
 from faststream.asgi.types import Receive, Scope, Send
 
 from bench.in_process import CONCURRENT, TimedCalls, bare, concurrently, requester
 from bench.measure import Contender, Goal, Row, Verdict, measure_in_rounds, sequential
-from bench.report import page, table
+from bench.report import as_json, page, table
 from bench.slices import SlicedProcess, run_in_slices
 from tests.harness.servers import poll
 
@@ -58,7 +60,7 @@ def test_one_round_is_inconclusive() -> None:
     assert single.verdict == "inconclusive"
     assert (
         table([single]).splitlines()[-1]
-        == "| an operation | µs | 1 ± 0% |  | 2 ± 0% | 2 |  | at most 10 x bare ~ inconclusive |"
+        == "| an operation | µs | 1 ± 0% |  | 2 ± 0% | 2 |  | at most 10 x bare ~ inconclusive |  |"
     )
 
 
@@ -72,10 +74,30 @@ def test_the_table_shows_values_ratios_goals_and_notes() -> None:
     lines = table([row(Goal("bare", at_most=2), Goal("upstream", at_least=1)), alone]).splitlines()
     goals = "at most 2 x bare; at least 1 x upstream ✗ missed"
     assert lines[2:] == [
-        f"| an operation | µs | 2 ± 362% | 9 ± 6% | 4 ± 6% | 2 ± 51.4% | 0.5 ± 3.0% | {goals} |",
-        "| another (no baseline) | s |  |  | 3 ± 0% |  |  | at most 2 s ✗ missed |",
+        f"| an operation | µs | 2 ± 362% | 9 ± 6% | 4 ± 6% | 2 ± 51.4% | 0.5 ± 3.0% | {goals} |  |",
+        "| another (no baseline) | s |  |  | 3 ± 0% |  |  | at most 2 s ✗ missed |  |",
     ]
     assert page({"A section": [row()]}, "Measured somewhere.").count("| an operation |") == 1
+
+
+def test_the_table_shows_the_ratios_of_the_last_release(tmp_path: Path) -> None:
+    alone = Row("another", "s", limit=2.0)
+    alone.add("adapters", 3.0)
+    released = tmp_path / "released.json"
+    released.write_text(as_json({"A section": [row(), alone]}, "Measured somewhere."), encoding="utf-8")
+    new = Row("new", "s")
+    new.add("adapters", 1.0)
+    cells = [line.split(" | ")[-1] for line in table([row(), alone, new], released).splitlines()[2:]]
+    assert cells == ["2 |", "3 |", " |"]
+
+
+def test_the_results_are_also_written_as_json() -> None:
+    measured = json.loads(as_json({"A section": [row(Goal("upstream", at_most=0.4))]}, "Measured somewhere."))
+    assert measured["environment"] == "Measured somewhere."
+    [entry] = measured["sections"]["A section"]
+    assert entry["values"] == {"bare": 2, "upstream": 9, "adapters": 4}
+    assert entry["ratios"] == {"bare": 2, "upstream": 0.5}
+    assert (entry["goal"], entry["verdict"]) == ("at most 0.4 x upstream", "missed")
 
 
 async def test_contenders_alternate_and_the_first_round_is_discarded() -> None:

@@ -28,6 +28,8 @@ class Checkout:
             "pyproject.toml", "[project.urls]\n" + "".join(f'{name} = "somewhere"\n' for name in LINKS)
         )
         self.write("CHANGELOG.md", CHANGES)
+        (path / "docs").mkdir()
+        self.write("docs/benchmarks.json", "{}")
         self.git("init", "--quiet", "--initial-branch", "main")
         self.commit()
 
@@ -87,6 +89,15 @@ def test_the_unreleased_changes_get_the_version(checkout: Checkout) -> None:
     assert checkout.git("log", "--format=%s", "-1") == "release: 0.1.0\n"
     assert checkout.git("status", "--porcelain") == ""
     assert "lists no unreleased change" in checkout.run("check", "0.2.0")
+
+
+def test_the_benchmarks_of_the_release_are_kept(checkout: Checkout) -> None:
+    checkout.write("docs/benchmarks.json", '{"sections": {}}')
+    checkout.commit()
+    checkout.run("commit", "0.1.0")
+    kept = checkout.path / "docs" / "benchmarks-released.json"
+    assert kept.read_text(encoding="utf-8") == '{"sections": {}}'
+    assert checkout.git("status", "--porcelain") == ""
 
 
 def test_what_remains_is_named(checkout: Checkout) -> None:
