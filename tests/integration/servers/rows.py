@@ -114,7 +114,7 @@ def behaviour_table() -> list[str]:
 
 def _behaviour(row: Row) -> str:
     server = row.server if row.workers == 1 else f"{row.server}, workers"
-    failed = " or ".join(map(_code, row.failed)) or "none: it tries again for ever"
+    failed = " or ".join(map(_code, row.failed)) or "none: it restarts the workers"
     codes = f"{_code(row.sigterm)} | {_code(row.interrupted)} | {failed}"
     return f"| {server} | {codes} | {_yes(row.observes)} | {_yes(row.drains)} |"
 
