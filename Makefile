@@ -75,7 +75,7 @@ define temporary
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install test test-all test-python test-loops test-oldest test-newest test-upstream test-wheel system-packages build release lint typecheck format docs demo bench fault-table rollout audit constraints clean
+.PHONY: help install test test-all test-python test-loops test-oldest test-newest test-upstream test-wheel system-packages build release lint typecheck format docs reference demo bench fault-table rollout audit constraints clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -202,6 +202,9 @@ docs: $(SITE) ## Build the documentation as HTML into site, and check its links
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs site
 	$(BIN)/python tools/check_site.py site
 	@echo "Open site/index.html"
+
+reference: $(INSTALLED) ## Write the tables of the documentation that come from the code: names, keywords, supported versions
+	$(BIN)/python tools/reference.py
 
 $(PACKAGED): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group build --group release

@@ -25,7 +25,7 @@ def check(site: Path, **files: str) -> tuple[int, list[str]]:
     for name, text in files.items():
         suffix = "css" if text.startswith("@") or "{" in text else "html"
         (site / f"{name}.{suffix}").write_text(text, encoding="utf-8")
-    command = [sys.executable, ROOT / "tools" / "check_site.py", site]
+    command = [sys.executable, str(ROOT / "tools" / "check_site.py"), str(site)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.stdout == ""
     return done.returncode, done.stderr.splitlines()
