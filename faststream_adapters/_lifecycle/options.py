@@ -53,7 +53,7 @@ class LifespanKeywords(TypedDict, total=False):
         Option(
             "strict",
             '`"strict"`: the application starts when every broker is up, and fails if one is not. '
-            '`"background"`: it starts at once and is not ready until the brokers are up',
+            '`"background"`: it starts at once, and is not ready until the brokers are up',
             one_of("strict", "background"),
         ),
     ]
@@ -61,7 +61,7 @@ class LifespanKeywords(TypedDict, total=False):
         float | None,
         Option(
             None,
-            "seconds within which the brokers must come up; None: 20 when strict, no limit in the background",
+            "seconds for the start of the brokers; None: 20 when strict, no limit in the background",
             seconds(optional=True),
         ),
     ]
@@ -69,8 +69,8 @@ class LifespanKeywords(TypedDict, total=False):
         bool | Selection,
         Option(
             True,
-            "the [subscribers](operation.md#select-subscribers) to start; `False` or `[]`: publish only, no "
-            "subscriber is started",
+            "the [subscribers](operation.md#select-subscribers) to start; `False` or `[]`: none, to "
+            "publish only",
             _subscribers,
         ),
     ]
@@ -87,7 +87,7 @@ class LifespanKeywords(TypedDict, total=False):
         Iterable[HealthCheck],
         Option(
             (),
-            "[health checks](health.md) of the application itself, such as of its database, for readiness",
+            "[health checks](health.md) of the application, for example of its database, for readiness",
             _checks,
         ),
     ]
@@ -95,7 +95,7 @@ class LifespanKeywords(TypedDict, total=False):
         bool,
         Option(
             True,
-            "the client never stops reconnecting; a broker whose connection does not recover is restarted "
+            "the client reconnects without a limit. A broker whose connection does not recover is restarted "
             "after 0.5 to 30 seconds, and so is a subscriber whose task has ended or whose consumer no "
             "longer exists on the server",
             boolean,
@@ -106,7 +106,8 @@ class LifespanKeywords(TypedDict, total=False):
         Option(
             0.0,
             'seconds between "not ready" and the shutdown, in which a load balancer stops sending requests. '
-            "Under uvicorn; other [servers](servers.md#which-server-does-what) may stop listening at once",
+            "This requires uvicorn or another [server](servers.md#which-server-does-what) that keeps "
+            "listening",
             seconds(),
         ),
     ]
@@ -127,7 +128,7 @@ class LifespanKeywords(TypedDict, total=False):
         Option(
             None,
             "called with a [HealthChange](health.md#changes-of-the-health) when the code of a broker, a "
-            "subscriber or a check changes; an asynchronous function, or any other, which runs in a thread",
+            "subscriber or a check changes. A function that is not asynchronous runs in a thread",
             _takes_change,
         ),
     ]
