@@ -228,8 +228,9 @@ def test_the_dockerfile_copies_what_the_build_needs() -> None:
     steps = [line.split() for line in lines if line and not line.startswith("#")]
     copied = {source for instruction, *words in steps if instruction == "COPY" for source in words[:-1]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
-    needed |= set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    hatch = project["tool"]["hatch"]
+    needed = {"pyproject.toml", "README.md", *project["project"]["license-files"]}
+    needed |= {hatch["metadata"]["hooks"]["custom"]["path"], *hatch["build"]["targets"]["wheel"]["packages"]}
     assert copied == needed | {MAIN.relative_to(ROOT).as_posix()}
     (extras,) = (words[-1] for instruction, *words in steps if instruction == "RUN")
     assert set(re.findall(r"\w+", extras)) <= set(project["project"]["optional-dependencies"])
