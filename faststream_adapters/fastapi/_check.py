@@ -52,7 +52,7 @@ def check(path: Path) -> list[str]:
         try:
             tree = ast.parse(source)
         except SyntaxError as error:
-            places.add(Place(file, error.lineno or 1, "This is no Python of this version."))
+            places.add(Place(file, error.lineno or 1, "This is not valid in this version of Python."))
         else:
             _Visitor(file, places, connections, in_tests=_is_test(path, file)).visit(tree)
     places.update(place for same in connections.values() if len(same) > 1 for place in same)
@@ -125,16 +125,16 @@ class _Visitor(ast.NodeVisitor):
         if len(scalars) == 1:
             self._add(
                 node,
-                f"{node.name!r} gets the field {scalars[0]!r} of a message that is an object. With "
-                "FastStreamRouter a single parameter gets the whole message: take a pydantic model, unless "
-                "the message is no object.",
+                f"{node.name!r} receives the field {scalars[0]!r} of a message that is an object. With "
+                "FastStreamRouter, a single parameter receives the whole message: use a pydantic model if "
+                "the messages are objects.",
             )
 
     def _check_hook(self, node: _Function) -> None:
         if list(_parameters(node)):
             self._add(
                 node,
-                "This hook gets the application. A hook of a FastStream app gets it from "
+                "This hook takes the application. A hook of a FastStream app takes it from "
                 'Annotated[FastAPI, Context("host")].',
             )
 

@@ -67,7 +67,7 @@ async def test_its_test_passes_before_and_after(
 def test_the_check_finds_the_single_parameter(tmp_path: FilePath) -> None:
     path = tmp_path / "main.py"
     path.write_text(BLOCKS[BEFORE].code, encoding="utf-8")
-    assert "'send' gets the field 'text' of a message that is an object" in str(check(path))
+    assert "'send' receives the field 'text' of a message that is an object" in str(check(path))
 
 
 # --- differences: the old behaviour, then the new ---

@@ -59,7 +59,7 @@ def handler(parameters: str, decorator: str = '@router.subscriber("orders")') ->
 def test_one_scalar_parameter_is_found(found: list[str]) -> None:
     [line] = found
     assert line.startswith("main.py:")
-    assert "gets the field '" in line
+    assert "receives the field '" in line
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_nothing_is_found_where_nothing_changes(found: list[str]) -> None:
             code("NatsRouter(timeout=1)", "from faststream.nats import NatsBroker", "NatsBroker()"),
             {2: "same server", 4: "same server"},
         ),
-        (code("def f(:"), {2: "no Python"}),
+        (code("def f(:"), {2: "not valid in this version"}),
     ],
     indirect=["found"],
 )
@@ -130,7 +130,7 @@ def test_the_command_takes_a_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "faststream_adapters.fastapi", "check"]
     result = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "")
-    assert result.stdout.startswith(f"{path}:3: 'handle' gets the field 'item'")
+    assert result.stdout.startswith(f"{path}:3: 'handle' receives the field 'item'")
 
 
 def test_a_path_that_does_not_exist_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
