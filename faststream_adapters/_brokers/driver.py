@@ -5,6 +5,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
+from weakref import WeakSet
 
 from faststream_adapters._compat.faststream import (
     Broker,
@@ -77,8 +78,10 @@ class Driver:
         self.broker = broker
         self.optional: frozenset[Subscriber] = frozenset()
         """The subscribers that the service works without: `declare` leaves them out, `resume` starts them."""
+        self.paused: WeakSet[Subscriber] = WeakSet()
+        """The subscribers that must not consume: the start of the broker leaves them out."""
         self.pausing: set[Subscriber] = set()
-        """The subscribers whose `pause` is under way."""
+        """Those of them whose `pause` is under way."""
         self._waiting_stops = 0
         """How many uses of `_graceful_timeout` have not ended."""
         self._own_timeout: float | None = None

@@ -5,9 +5,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from faststream import AckPolicy
 from faststream.mqtt import MQTTBroker
-from zmqtt import ConnAckProperties, MQTTConnectError, MQTTDisconnectedError, MQTTTimeoutError
-from zmqtt.client import MQTTClient
+from zmqtt import ConnAckProperties, MQTTConnectError, MQTTDisconnectedError, MQTTTimeoutError, QoS
+from zmqtt.client import MQTTClient, Subscription
 
 from faststream_adapters._compat import mqtt as private
 from faststream_adapters._compat.faststream import Broker
@@ -41,6 +42,11 @@ class MqttDriver(Driver):
         super().__init__(broker)
         self._received_counts: list[int] = []
         self._progress_at = 0.0
+        self._is_session_kept = False
+        """Whether the server keeps messages for this client while it is disconnected."""
+        self._held: dict[Any, Subscription] = {}
+        """The subscriptions of paused subscribers in a session that outlives its connection."""
+        self._warned_of_held = False
 
     @property
     def client(self) -> MQTTClient | None:
@@ -166,6 +172,7 @@ class MqttDriver(Driver):
     async def connect(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (for other clients)
         self.last_error = None
         self._received_counts = []
+        self._held.clear()
         if not self.client_id and self._requests_persistent_session():
             self.loggers["brokers"].warning(
                 "%s: a session that outlives its connection needs a client_id.",
@@ -176,10 +183,11 @@ class MqttDriver(Driver):
             async with asyncio.timeout(START_TIMEOUT):
                 with private.observed_errors(self.broker, self._on_connect_error):
                     await self.broker.connect()
-                client = self.client
-                if supervise and client is not None:
-                    # By default zmqtt gives up after 5 attempts, about 30 s, and the consumers end.
-                    private.reconnect_forever(client)
+                if (client := self.client) is not None:
+                    self._is_session_kept = _has_persistent_session(client)
+                    if supervise:
+                        # By default zmqtt gives up after 5 attempts, about 30 s, and the consumers end.
+                        private.reconnect_forever(client)
                 await self.start_publishers()
         except BaseException as error:
             self.last_error = _root_error(error) or self.last_error
@@ -192,6 +200,9 @@ class MqttDriver(Driver):
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 await super().start_subscribers()
+                for subscriber in self.broker.subscribers:
+                    if subscriber in self.paused and self._is_kept(subscriber):
+                        await self._subscribe_held(subscriber)
         except BaseException as error:
             self.last_error = _root_error(error)
             raise
@@ -204,19 +215,75 @@ class MqttDriver(Driver):
     async def drain(self) -> None:
         if (client := self.client) is None:
             return
-        await self.drain_each(partial(_drain, client))
+        await self.drain_each(partial(_drain, client, unsubscribe=not self._is_session_kept))
         # Messages that have been received are handled even if the connection is lost meanwhile.
         while not all(map(self.is_idle, self.to_drain)):  # noqa: ASYNC110 (see _POLL_INTERVAL)
             await asyncio.sleep(_POLL_INTERVAL)
 
     async def pause(self, subscriber: Any) -> None:
         client: Any = self.client
-        await _drain(client, subscriber, unsubscribe=True)
+        subscription = private.subscription(subscriber)
+        if subscription in private.subscriptions(client) and self._is_kept(subscriber):
+            await self._hold(client, subscriber, subscription)
+        else:
+            await _drain(client, subscriber, unsubscribe=True)
+            await self.stop_now(subscriber)
+
+    def _is_kept(self, subscriber: Any) -> bool:
+        """Return whether the server keeps the messages of a subscriber while its client is disconnected."""
+        return self._is_session_kept and bool(subscriber.calls) and _qos(subscriber) > 0
+
+    async def _hold(self, client: MQTTClient, subscriber: Any, subscription: Subscription) -> None:
+        """Stop a subscriber, and keep its subscription and what it receives, unacknowledged."""
+        queue = private.queue(subscription)
+        held = private.HeldMessages(client, queue.maxsize)
+        private.redirect(client, subscription, held, auto_ack=False)
+        self._warn_of_held(subscriber)
+        await _handle_received(subscriber, queue)
+        private.replace_queue(subscription, held, auto_ack=False)
+        # It may have reconnected meanwhile.
+        private.redirect(client, subscription, held, auto_ack=False)
+        self._held[subscriber] = private.take_subscription(subscriber)
         await self.stop_now(subscriber)
+
+    async def _subscribe_held(self, subscriber: Any) -> None:
+        """Subscribe for a subscriber that is paused while its broker starts."""
+        client: Any = self.client
+        subscription = client.subscribe(subscriber.topic, qos=_qos(subscriber))
+        held = private.HeldMessages(client, private.queue(subscription).maxsize)
+        private.replace_queue(subscription, held, auto_ack=False)
+        await subscription.start()
+        self._held[subscriber] = subscription
+        self._warn_of_held(subscriber)
+
+    def _warn_of_held(self, subscriber: Any) -> None:
+        others = any(
+            each.running and _qos(each) for each in self.broker.subscribers if each is not subscriber
+        )
+        if others and not self._warned_of_held:
+            self._warned_of_held = True
+            self.loggers["brokers"].warning(
+                "%s: messages for a paused subscriber wait without acknowledgement. When the server has sent "
+                "as many as it allows in one session, the other subscribers get no messages of QoS 1 and 2 "
+                "until it is resumed. Give a subscriber that is paused for long a broker with a client_id of "
+                "its own.",
+                self.name,
+                extra={"broker": self.name},
+            )
 
     async def resume(self, subscriber: Any) -> None:
         async with asyncio.timeout(START_TIMEOUT):
-            await subscriber.start()
+            if (subscription := self._held.pop(subscriber, None)) is None:
+                await subscriber.start()
+                return
+            client: Any = self.client
+            held: Any = private.queue(subscription)
+            held.release()
+            auto_ack = subscriber.ack_policy is AckPolicy.ACK_FIRST
+            private.replace_queue(subscription, held, auto_ack=auto_ack)
+            private.redirect(client, subscription, held, auto_ack=auto_ack)
+            with private.given_subscription(subscriber, subscription):
+                await subscriber.start()
 
     async def reconnect(self) -> bool:
         client = self.client
@@ -259,6 +326,10 @@ def find_mismatch(qos: int, shared: str | None, server: ConnAckProperties | None
     return None
 
 
+def _qos(subscriber: Any) -> QoS:
+    return QoS(subscriber.specification.config.qos)
+
+
 def _connection_number(client: MQTTClient) -> int | None:
     """Return the number of the current connection, or None while there is no connection."""
     # A lost connection is marked as dead a moment before zmqtt drops it.
@@ -283,13 +354,13 @@ def _has_persistent_session(client: MQTTClient) -> bool:
     return named and not private.clean_session(client) and info.effective_session_expiry_interval != 0
 
 
-async def _drain(client: MQTTClient, subscriber: Any, *, unsubscribe: bool = False) -> None:
+async def _drain(client: MQTTClient, subscriber: Any, *, unsubscribe: bool) -> None:
     """Stop a subscriber from receiving messages, and wait until it has handled the received ones.
 
     Args:
         client: The client.
         subscriber: The subscriber.
-        unsubscribe: Whether to end the subscription also in a session that outlives the connection.
+        unsubscribe: Whether to end the subscription on the server.
     """
     subscription = private.subscription(subscriber)
     protocol = private.protocol(client)
@@ -297,7 +368,7 @@ async def _drain(client: MQTTClient, subscriber: Any, *, unsubscribe: bool = Fal
         return
     filters = private.filters(subscription)
     try:
-        if not unsubscribe and _has_persistent_session(client):
+        if not unsubscribe:
             # After an UNSUBSCRIBE the server would keep no messages for the next start. Messages that still
             # arrive are not acknowledged.
             private.detach(client, protocol, filters)
@@ -308,19 +379,32 @@ async def _drain(client: MQTTClient, subscriber: Any, *, unsubscribe: bool = Fal
         private.subscriptions(client).remove(subscription)
     if not subscriber.calls:
         return
+    await _handle_received(subscriber, private.queue(subscription), client)
+    if unsubscribe:
+        # Otherwise zmqtt ignores the next subscription to them.
+        private.forget_filters(protocol, filters)
+
+
+async def _handle_received(
+    subscriber: Any, queue: "asyncio.Queue[Any]", client: MQTTClient | None = None
+) -> None:
+    """Wait until a subscriber has handled what is in its queue.
+
+    Args:
+        subscriber: The subscriber.
+        queue: Its queue.
+        client: The client, to wait also for what the server still sends.
+    """
     private.restart_tasks(subscriber)
-    queue = private.queue(subscription)
     count = -1
     while subscriber.running and count != private.received(queue):
         count = private.received(queue)
         while subscriber.running and not (queue.empty() and private.is_awaited(queue)):  # noqa: ASYNC110 (see _POLL_INTERVAL)
             await asyncio.sleep(_POLL_INTERVAL)
         await wait_handled(subscriber)
-        # Some servers send the next messages after the last are acknowledged, but before this PINGRESP.
-        await client.ping(_NEVER)
-    if unsubscribe:
-        # Otherwise zmqtt ignores the next subscription to them.
-        private.forget_filters(protocol, filters)
+        if client is not None:
+            # Some servers send the next messages after the last are acknowledged, but before this PINGRESP.
+            await client.ping(_NEVER)
 
 
 def _ignore_pending_pings(client: MQTTClient) -> None:

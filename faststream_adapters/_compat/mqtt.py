@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from faststream.mqtt import MQTTBroker
+from zmqtt import Message, QoS
 from zmqtt.client import MQTTClient, Subscription, _default_transport_factory
 
 from .faststream import forget_connection
@@ -150,6 +151,89 @@ def forget_filters(protocol: "MQTTProtocol", filters: list[str]) -> None:
 def subscriptions(client: MQTTClient) -> list[Subscription]:
     """Return the list of subscriptions that the client restores after a reconnect."""
     return client._subscriptions
+
+
+class HeldMessages(asyncio.Queue[Message]):
+    """The queue of a paused subscription: it keeps messages without acknowledging them until `release`.
+
+    Meanwhile it is never full, because zmqtt reads nothing from the server while a queue is full: the server
+    limits how many messages it sends without acknowledgement. It does not limit those of QoS 0: they are
+    dropped.
+
+    Args:
+        client: The client.
+        maxsize: How many messages it takes after the release.
+    """
+
+    def __init__(self, client: MQTTClient, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self._client = client
+        self._protocol = client._protocol
+        self._is_held = True
+
+    def full(self) -> bool:
+        return not self._is_held and super().full()
+
+    async def put(self, item: Message) -> None:
+        if self._is_held:
+            self._drop_repeated()
+            if item.qos is QoS.AT_MOST_ONCE:
+                return
+        await super().put(item)
+
+    def release(self) -> None:
+        """Become a queue like any other."""
+        self._drop_repeated()
+        self._is_held = False
+
+    def _drop_repeated(self) -> None:
+        """Drop the messages of an earlier connection, if the server sends them again in the current one."""
+        if self._protocol is not self._client._protocol:
+            self._protocol = self._client._protocol
+            info = self._client._connection_info
+            while info is not None and info.session_present and not self.empty():
+                self.get_nowait()
+
+
+def redirect(client: MQTTClient, subscription: Subscription, queue: HeldMessages, *, auto_ack: bool) -> None:
+    """Put what a subscription receives from now on into another queue.
+
+    Args:
+        client: The client.
+        subscription: The subscription. Its messages are still taken from its own queue.
+        queue: The queue.
+        auto_ack: Whether zmqtt acknowledges what it puts into the queue.
+    """
+    for each in subscription._registered_filters:
+        entry = client._protocol and client._protocol._state.subscriptions.get(each)
+        if entry:
+            entry.queue, entry.auto_ack = queue, auto_ack
+
+
+def replace_queue(subscription: Subscription, queue: HeldMessages, *, auto_ack: bool) -> None:
+    """Let a subscription use another queue, also after a reconnect."""
+    subscription._queue, subscription._auto_ack = queue, auto_ack
+
+
+def take_subscription(subscriber: Any) -> Subscription:
+    """Remove a subscriber's reference to its subscription, so that its `stop()` does not unsubscribe."""
+    taken: Subscription
+    taken, subscriber._subscription = subscriber._subscription, None
+    return taken
+
+
+@contextmanager
+def given_subscription(subscriber: Any, subscription: Subscription) -> Iterator[None]:
+    """Let the `start()` of a subscriber use this subscription instead of a new one."""
+
+    async def give() -> None:
+        subscriber._subscription = subscription
+
+    vars(subscriber)["_create_subscription"] = give
+    try:
+        yield
+    finally:
+        del vars(subscriber)["_create_subscription"]
 
 
 def filters(subscription: Subscription) -> list[str]:

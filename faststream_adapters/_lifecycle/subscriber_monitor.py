@@ -5,7 +5,7 @@ import logging
 import math
 from dataclasses import dataclass
 from time import monotonic
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
 from faststream_adapters._brokers.driver import Driver, Mismatch
@@ -92,7 +92,7 @@ class SubscriberMonitor:
         """Why the first subscriber that should consume does not; None if all do."""
         self.last_server_check = 0.0
         """When the server was last asked about the consumers, on the clock of `time.monotonic`."""
-        self.paused: WeakSet[Subscriber] = WeakSet()
+        self.paused = driver.paused
         """The subscribers that must not consume; `Consumption` changes them."""
         self._watched: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
         self._locks: WeakKeyDictionary[Subscriber, asyncio.Lock] = WeakKeyDictionary()

@@ -998,6 +998,189 @@ async def test_a_persistent_session_gets_messages_again_that_exceeded_the_shutdo
         await eventually(lambda: service.handled == [1, 2])
 
 
+# Pauses in a session that outlives its connection
+
+
+def persistent(server: MqttServer, kind: str = "QoS 1", version: str = "5.0", **options: Any) -> Service:
+    return Service(server, kind, version=version, client_id="me", **PERSISTENT[version], **options)
+
+
+async def test_messages_published_during_a_pause_wait_in_a_persistent_session(mosquitto: MqttServer) -> None:
+    await check_pause(mosquitto, "QoS 1", "5.0")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("version", PERSISTENT)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "QoS 0"])
+async def test_messages_of_every_kind_wait_during_a_pause(
+    mosquitto: MqttServer, kind: str, version: str
+) -> None:
+    await check_pause(mosquitto, kind, version)
+
+
+async def check_pause(server: MqttServer, kind: str, version: str) -> None:
+    """Pause and resume twice, with more messages than the server sends without acknowledgement."""
+    service = persistent(server, kind, version)
+    expected = [1]
+    async with service.lifespan, other_client(server) as other:
+        await service.publish_and_handle(1)
+        for first in (100, 200):
+            await service.lifespan.pause("handle")
+            await other.publish("jobs/all", "0", qos=zmqtt.QoS.AT_MOST_ONCE)
+            for number in range(first, first + 50):
+                await other.publish("jobs/all", str(number), qos=service.qos)
+            assert await service.codes() == {"ok", "paused"}
+            assert service.handled == expected
+            await service.lifespan.resume("handle")
+            expected += range(first, first + 50)
+            await eventually(partial(lambda count: len(service.handled) == count, len(expected)))
+            assert sorted(service.handled) == expected
+            service.handled.sort()
+        assert await service.codes() == {"ok"}
+
+
+@pytest.mark.parametrize("kind", ["QoS 1", pytest.param("workers", marks=pytest.mark.full)])
+async def test_what_was_in_the_queue_is_handled_before_the_pause(mosquitto: MqttServer, kind: str) -> None:
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: int) -> None:
+        started.set()
+        await release.wait()
+
+    service = persistent(mosquitto, kind, handler=wait)
+    async with service.lifespan, other_client(mosquitto) as other:
+        await service.publish(1, 2, 3, 4, 5, 6, 7, 8)
+        await started.wait()
+        await eventually(lambda: service.count_received() == 8)
+        pausing = asyncio.create_task(service.lifespan.pause("handle"))
+        await eventually(lambda: bool(service.driver.pausing))
+        await other.publish("jobs/all", "9", qos=service.qos)
+        release.set()
+        await pausing
+        assert sorted(service.handled) == [1, 2, 3, 4, 5, 6, 7, 8]
+        await service.lifespan.resume("handle")
+        await eventually(lambda: 9 in service.handled)
+
+
+async def test_messages_that_wait_during_a_pause_are_kept_for_the_next_start(mosquitto: MqttServer) -> None:
+    service = persistent(mosquitto)
+    async with service.lifespan:
+        await service.publish_and_handle(1)
+        await service.lifespan.pause("handle")
+        await service.publish(2, 3)
+    async with other_client(mosquitto) as other:
+        await other.publish("jobs/all", "4", qos=service.qos)
+    assert service.handled == [1]
+    async with service.lifespan:
+        await eventually(lambda: service.handled == [1, 2, 3, 4])
+
+
+@pytest.mark.full
+async def test_messages_are_kept_when_a_lifespan_stops_during_a_pause(mosquitto: MqttServer) -> None:
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: int) -> None:
+        started.set()
+        await release.wait()
+
+    service = persistent(mosquitto, handler=wait)
+    async with service.lifespan:
+        await service.publish(1)
+        await started.wait()
+        pausing = asyncio.create_task(service.lifespan.pause("handle"))
+        await eventually(lambda: bool(service.driver.pausing))
+        await service.publish(2)
+        asyncio.get_running_loop().call_later(0.1, release.set)
+    await pausing
+    assert service.handled == [1]
+    async with service.lifespan:
+        await eventually(lambda: service.handled == [1, 2])
+
+
+async def test_messages_wait_during_a_pause_while_supervision_restarts_the_broker(
+    mosquitto: MqttServer,
+) -> None:
+    service = persistent(mosquitto)
+    async with service.lifespan, other_client(mosquitto) as other:
+        await service.publish_and_handle(1)
+        await service.lifespan.pause("handle")
+        for step in (10, 20):
+            await other.publish("jobs/all", str(step), qos=service.qos)
+            closed = service.client
+            await closed.disconnect()
+            await other.publish("jobs/all", str(step + 1), qos=service.qos)
+            await eventually(partial(lambda closed: service.driver.client not in {None, closed}, closed))
+            await eventually_status(service.ready, 200)
+        assert service.handled == [1]
+        await service.lifespan.resume("handle")
+        await eventually(lambda: len(service.handled) == 5)
+        await service.publish_and_handle(30)
+    assert service.handled == [1, 10, 11, 20, 21, 30]
+
+
+@pytest.mark.parametrize("resumed", ["later", "at once"])
+async def test_messages_that_the_server_sends_again_during_a_pause_are_handled_once(
+    mosquitto: MqttServer, resumed: str
+) -> None:
+    service = persistent(mosquitto)
+    async with service.lifespan, other_client(mosquitto) as other:
+        await service.publish_and_handle(1)
+        await service.lifespan.pause("handle")
+        await other.publish("jobs/all", "2", qos=service.qos)
+        await other.publish("jobs/all", "3", qos=service.qos)
+        await eventually(lambda: service.count_received() >= 2)
+        connection = service.client.connection_info.connection_id
+        await service.client._protocol._transport.close()  # type: ignore[union-attr]
+        await eventually_status(service.ready, 503)
+        await eventually_status(service.ready, 200)
+        assert service.client.connection_info.connection_id > connection
+        if resumed == "later":
+            await service.publish(4)
+        await service.lifespan.resume("handle")
+        await service.publish_and_handle(5)
+    assert service.handled == ([1, 2, 3, 4, 5] if resumed == "later" else [1, 2, 3, 5])
+
+
+@pytest.mark.full
+async def test_messages_that_wait_during_a_pause_outlast_a_session_that_the_server_has_lost(
+    mosquitto: MqttServer,
+) -> None:
+    service = persistent(mosquitto)
+    async with service.lifespan:
+        await service.publish_and_handle(1)
+        await service.lifespan.pause("handle")
+        await service.publish(2, 3)
+        await eventually(lambda: service.count_received() >= 2)
+        # It writes its sessions to the disk only when it stops.
+        mosquitto.kill()
+        await eventually_status(service.ready, 503)
+        mosquitto.restart()
+        await eventually_status(service.ready, 200)
+        await service.lifespan.resume("handle")
+        await service.publish_and_handle(4)
+    assert service.handled == [1, 2, 3, 4]
+
+
+async def test_a_pause_that_can_hold_up_other_subscribers_is_logged_once(
+    mosquitto: MqttServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = persistent(mosquitto)
+    text = "messages for a paused subscriber wait without acknowledgement"
+    async with service.lifespan:
+        await service.lifespan.pause("handle")
+        await service.lifespan.resume("handle")
+    assert text not in caplog.text
+
+    async def other(_: int) -> None: ...
+
+    service.broker.subscriber("others", qos=zmqtt.QoS.AT_LEAST_ONCE)(other)
+    async with service.lifespan:
+        for _ in range(2):
+            await service.lifespan.pause("handle")
+            await service.lifespan.resume("handle")
+    assert caplog.text.count(text) == 1
+
+
 # Subscribers
 
 

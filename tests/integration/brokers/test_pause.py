@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from faststream import AckPolicy, FastStream
 from faststream.exceptions import SetupError
+from faststream.mqtt import MQTTBroker
 from faststream.nats import JStream, NatsBroker, PullSub, TestNatsBroker
 from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.redis import ListSub, StreamSub
 from nats.js.api import ConsumerConfig
+from zmqtt import ReconnectConfig
 
 from faststream_adapters import (
     BrokerLifespan,
@@ -97,6 +99,16 @@ async def publish_surely(broker: Any, channel: str, number: int) -> None:
     await broker.publish(number, channel, qos=1)
 
 
+def mqtt_with_session(url: str) -> MQTTBroker:
+    return MQTTBroker(
+        url,
+        client_id=uuid.uuid4().hex,
+        clean_session=False,
+        session_expiry_interval=600,
+        reconnect=ReconnectConfig(initial_delay=0.05, max_delay=0.05),
+    )
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of subscriber.
@@ -108,6 +120,7 @@ class Kind:
         keeps: Whether the server keeps messages while nothing consumes.
         finishes: Whether everything that was delivered before the pause is handled.
         jetstream: Whether it needs JetStream.
+        broker: Returns another broker than the harness, if it needs one.
         full: Whether it runs in the full run only.
     """
 
@@ -117,6 +130,7 @@ class Kind:
     keeps: bool = True
     finishes: bool = True
     jetstream: bool = False
+    broker: Callable[[str], Any] | None = None
     full: bool = False
 
 
@@ -166,6 +180,9 @@ KINDS = {
         keeps=False,
         full=True,
     ),
+    "mqtt-session": Kind(
+        "mqtt", lambda name: {"topic": name, "qos": 1}, publish_surely, broker=mqtt_with_session, full=True
+    ),
     "kafka": Kind(
         "kafka", lambda name: {"topics": name, "group_id": name, "auto_offset_reset": "earliest"}, full=True
     ),
@@ -202,7 +219,7 @@ class Service:
     def __init__(self, kind: Kind, url: str) -> None:
         self.kind = kind
         harness = HARNESSES[kind.harness]
-        self.broker: Any = harness.broker(url)
+        self.broker: Any = (kind.broker or harness.broker)(url)
         self.channel = f"pause-{uuid.uuid4().hex}"
         self.handled: list[int] = []
         self.others: list[int] = []
@@ -355,7 +372,18 @@ def servers() -> Iterator[Callable[[Kind], BrokerServer]]:
         yield start
 
 
-RESTARTED = ["nats", "pull", "push", "redis-group", "redis-channel", "mqtt", "kafka", "confluent", "rabbit"]
+RESTARTED = [
+    "nats",
+    "pull",
+    "push",
+    "redis-group",
+    "redis-channel",
+    "mqtt",
+    "mqtt-session",
+    "kafka",
+    "confluent",
+    "rabbit",
+]
 
 
 @pytest.mark.parametrize(
