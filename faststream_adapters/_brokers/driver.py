@@ -13,6 +13,7 @@ from faststream_adapters._compat.faststream import (
     connection_settings,
     forget_connection,
     graceful_timeout,
+    handler_name,
 )
 from faststream_adapters._utils.addresses import without_credentials
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
@@ -90,6 +91,8 @@ class Driver:
         """Why the client could not connect, if the client does not raise it."""
         self.loggers: Loggers = DEFAULT
         """Where to log: `loggers["brokers"]`; the life cycle sets the loggers of the application."""
+        self.subscriber_name: Callable[[Subscriber], str] = handler_name
+        """Returns the name of a subscriber for logs and errors; the life cycle sets one with unique names."""
 
     @property
     def name(self) -> str:

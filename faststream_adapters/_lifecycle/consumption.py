@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
-from faststream_adapters._compat.faststream import Subscriber, handler_name, replaced_starts
+from faststream_adapters._compat.faststream import Subscriber, replaced_starts
 from faststream_adapters._utils.errors import BrokerStartError
 from faststream_adapters._utils.redaction import redact, without_secrets
 from faststream_adapters._utils.tasks import cancel_and_wait
@@ -260,7 +260,7 @@ class Consumption:
             return None
         self.paused.add(subscriber)
         self._warn("could not be resumed and stays paused", subscriber, reason)
-        name = handler_name(subscriber)
+        name = self._driver.subscriber_name(subscriber)
         failure = BrokerStartError(
             f"{self._driver.name}: the subscriber {name} could not be resumed: {reason}. "
             "It stays paused until resume() succeeds."
@@ -269,7 +269,7 @@ class Consumption:
         return failure
 
     def _warn(self, what: str, subscriber: Subscriber, reason: str) -> None:
-        broker, name = self._driver.name, handler_name(subscriber)
+        broker, name = self._driver.name, self._driver.subscriber_name(subscriber)
         self._driver.loggers["lifecycle"].warning(
             "%s: the subscriber %s %s: %s.",
             broker,

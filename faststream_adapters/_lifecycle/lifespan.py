@@ -143,6 +143,10 @@ class BrokerLifespan:
         """The subscribers of the brokers as they are now, sorted by name."""
         return describe(self._names.of(self._managed))
 
+    def subscriber_name(self, subscriber: Subscriber) -> str:
+        """Return the name of a subscriber in `subscribers`."""
+        return self._names.name(self._managed, subscriber)
+
     @property
     def _managed(self) -> list[ManagedBroker]:
         return [managed_broker(broker) for broker in self.brokers]

@@ -339,7 +339,7 @@ class ManagedBroker:
 
     def _log_for(self, owner: "BrokerLifespan") -> None:
         """Log to the application of this owner, which is the first one, or the one that stops the broker."""
-        self.driver.loggers = owner.loggers
+        self.driver.loggers, self.driver.subscriber_name = owner.loggers, owner.subscriber_name
 
     def remember_subscribers(self) -> None:
         """Remember which subscribers the broker has; a TestBroker adds some for a while."""

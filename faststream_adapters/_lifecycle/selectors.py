@@ -96,6 +96,11 @@ class SubscriberNames:
             self._named = _name(brokers)
         return self._named
 
+    def name(self, brokers: "Sequence[ManagedBroker]", subscriber: Subscriber) -> str:
+        """Return the name of a subscriber; one without a handler has an empty name."""
+        named = (each.name for each in self.of(brokers) if each.subscriber is subscriber)
+        return next(named, handler_name(subscriber))
+
     def select(
         self, brokers: "Sequence[ManagedBroker]", selection: object, keyword: str
     ) -> "list[tuple[ManagedBroker, Subscriber]]":

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
 from faststream_adapters._brokers.driver import Driver, Mismatch
-from faststream_adapters._compat.faststream import Subscriber, handler_name
+from faststream_adapters._compat.faststream import Subscriber
 from faststream_adapters._utils.redaction import redact
 
 HANDLERS_TIMEOUT = 30.0
@@ -237,7 +237,7 @@ class SubscriberMonitor:
         level = logging.WARNING if watched.restarted_at == -math.inf else logging.DEBUG
         watched.restarted_at = monotonic()
         watched.restarting = fault
-        name = handler_name(subscriber)
+        name = self.driver.subscriber_name(subscriber)
         try:
             watched.refused = await self.driver.restart(subscriber)
         except Exception as error:  # noqa: BLE001 (a later attempt may succeed)
@@ -278,7 +278,7 @@ class SubscriberMonitor:
         status = self._status(subscriber, watched)
         if status == watched.status:
             return
-        name, code = handler_name(subscriber), _code_of(status)
+        name, code = self.driver.subscriber_name(subscriber), _code_of(status)
         old = _code_of(watched.status)
         fields = {"broker": self.driver.name, "subscriber": name, "old": old, "new": code}
         watched.status = status

@@ -8,7 +8,6 @@ from contextlib import suppress
 from multiprocessing import parent_process
 from typing import Any
 
-from faststream_adapters._compat.faststream import handler_name
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 
 from .managed import ManagedBroker
@@ -71,7 +70,7 @@ def warn_about_workers(
     for managed in brokers:
         fields = {"broker": managed.driver.name}
         names = sorted(
-            handler_name(subscriber)
+            managed.driver.subscriber_name(subscriber)
             for subscriber in managed.broker.subscribers
             if subscriber.calls
             and managed.consumption.wants(subscriber)

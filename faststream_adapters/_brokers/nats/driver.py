@@ -21,7 +21,7 @@ from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
 from faststream_adapters._brokers.draining import wait_handled
 from faststream_adapters._brokers.driver import Driver, Mismatch
 from faststream_adapters._compat import nats as private
-from faststream_adapters._compat.faststream import Broker, handler_name
+from faststream_adapters._compat.faststream import Broker
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
 from faststream_adapters._utils.tasks import cancel_and_wait
 from faststream_adapters._utils.tracebacks import find_in_traceback
@@ -347,7 +347,7 @@ class NatsDriver(Driver):
         for subscriber in self.broker.subscribers:
             if (mismatch := await _find_mismatch(subscriber)) is not None:
                 msg = (
-                    f"the subscriber {handler_name(subscriber)} does not match the server: "
+                    f"the subscriber {self.subscriber_name(subscriber)} does not match the server: "
                     f"declared {mismatch.declared}, found {mismatch.found}"
                 )
                 raise SetupError(msg) from error

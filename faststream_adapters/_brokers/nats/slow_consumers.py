@@ -10,7 +10,7 @@ from nats.errors import SlowConsumerError
 
 from faststream_adapters._brokers.driver import Driver
 from faststream_adapters._compat import nats as private
-from faststream_adapters._compat.faststream import Subscriber, handler_name
+from faststream_adapters._compat.faststream import Subscriber
 
 from .subscriptions import core_subscription
 
@@ -63,7 +63,7 @@ class SlowConsumers:
         now = time.monotonic()
         if now - self._warned_at.get(subscriber, -math.inf) >= WARNING_INTERVAL:
             self._warned_at[subscriber] = now
-            broker, name = self._driver.name, handler_name(subscriber)
+            broker, name = self._driver.name, self._driver.subscriber_name(subscriber)
             self._driver.loggers["brokers"].warning(
                 "%s: %s is too slow, and messages for it are dropped, %d so far: raise its max_workers or "
                 "pending_msgs_limit, or start more processes with a queue group.",

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
 from faststream_adapters._brokers.driver import PING_TIMEOUT, Driver, Mismatch
 from faststream_adapters._compat import redis as private
-from faststream_adapters._compat.faststream import Broker, handler_name
+from faststream_adapters._compat.faststream import Broker
 
 from .reader import Reader
 
@@ -295,7 +295,7 @@ class RedisDriver(Driver):
         logger = self.loggers["brokers"]
         subscribers = list(self.broker.subscribers)
         for subscriber in filter(self._is_cut_off, subscribers):
-            name = handler_name(subscriber)
+            name = self.subscriber_name(subscriber)
             logger.warning(
                 "%s: the polling_interval of the subscriber %s is not below the socket_timeout of %g s. "
                 "A message that arrives when the client ends a read may be lost: increase socket_timeout.",

@@ -11,7 +11,6 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError, ResponseError
 
 from faststream_adapters._brokers.driver import Driver
-from faststream_adapters._compat.faststream import handler_name
 
 RETRY_INTERVAL = 5.0
 """Seconds after which a failed read is retried although the server has not replied to a check."""
@@ -115,7 +114,7 @@ class Reader:
             raise RefusedError(str(error)) from error
         if type(error) not in _TRANSIENT:
             raise error
-        broker, name = self._driver.name, handler_name(self._subscriber)
+        broker, name = self._driver.name, self._driver.subscriber_name(self._subscriber)
         self._driver.loggers["brokers"].info(
             "%s: the subscriber %s could not read: %s.",
             broker,

@@ -542,6 +542,28 @@ async def test_a_consumer_that_is_paused_while_it_joins_its_group_does_not_block
         await service.publish_and_handle(1)
 
 
+async def test_logs_and_errors_use_the_unique_names_of_subscribers(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(subscriber: object) -> None:
+        raise PermissionError
+
+    caplog.set_level("INFO", "faststream.adapters")
+    service.subscriber(f"{service.channel}-second")(service.handle)
+    name = f"handle@{service.channel}-second"
+    async with service.lifespan:
+        await service.lifespan.pause(name)
+        monkeypatch.setattr(service.driver, "resume", refuse)
+        with pytest.raises(BrokerStartError, match=f"the subscriber {name} could not be resumed"):
+            await service.lifespan.resume(name)
+        paused = {info.name for info in service.lifespan.subscribers if info.code == "paused"}
+    assert paused == {name}
+    lines = [record for record in caplog.records if "subscriber" in vars(record)]
+    assert {vars(record)["subscriber"] for record in lines} == {name}
+    assert all(f"the subscriber {name} " in record.getMessage() for record in lines)
+    assert len(lines) >= 2
+
+
 async def test_a_cancelled_pause_goes_on(service: Service) -> None:
     service.may_finish.clear()
     async with service.lifespan:
