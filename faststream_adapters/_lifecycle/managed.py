@@ -31,7 +31,6 @@ from .reasons import start_failure
 from .run_mode import current_mode
 from .start_log import StartLog
 from .statistics import Collected, Statistics
-from .subscriber_info import Counters
 from .subscriber_monitor import SubscriberMonitor
 from .supervisor import Supervisor
 
@@ -261,16 +260,6 @@ class ManagedBroker:
         closed = self._runner.is_closed
         if closed == (self.publishing.state == "open"):
             self.publishing.set("refusing" if closed else "open")
-
-    def counters(self, subscriber: Subscriber) -> Counters:
-        """Return what was counted of a subscriber, as far as that is collected."""
-        backlog = self.backlogs.get(subscriber)
-        if self.statistics is None:
-            return Counters(backlog=backlog)
-        counts = self.statistics[subscriber]
-        return Counters(
-            counts.in_flight, counts.oldest, counts.received, counts.failed, counts.last_message_at, backlog
-        )
 
     def collect(self, what: Collected) -> None:
         """Collect this too from now on."""

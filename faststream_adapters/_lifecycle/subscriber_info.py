@@ -1,23 +1,11 @@
 """The state and the counters of subscribers."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from faststream_adapters._brokers.codes import Code
 
 from .selectors import NamedSubscriber
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """The counters of one subscriber; see `SubscriberInfo`."""
-
-    in_flight: int | None = None
-    oldest_seconds: float | None = None
-    received: int | None = None
-    failed: int | None = None
-    last_message_at: float | None = None
-    backlog: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +48,17 @@ def describe(subscribers: Iterable[NamedSubscriber]) -> tuple[SubscriberInfo, ..
 
 
 def _describe(named: NamedSubscriber) -> SubscriberInfo:
-    managed = named.managed
-    counters = managed.counters(named.subscriber)
-    return SubscriberInfo(
-        named.name,
-        named.broker,
-        named.destination,
-        named.group,
-        managed.subscriber_code(named.subscriber),
-        counters.in_flight,
-        counters.oldest_seconds,
-        counters.received,
-        counters.failed,
-        counters.last_message_at,
-        counters.backlog,
+    managed, subscriber = named.managed, named.subscriber
+    code, backlog = managed.subscriber_code(subscriber), managed.backlogs.get(subscriber)
+    info = SubscriberInfo(named.name, named.broker, named.destination, named.group, code, backlog=backlog)
+    if managed.statistics is None:
+        return info
+    counts = managed.statistics[subscriber]
+    return replace(
+        info,
+        in_flight=counts.in_flight,
+        oldest_seconds=counts.oldest,
+        received=counts.received,
+        failed=counts.failed,
+        last_message_at=counts.last_message_at,
     )
