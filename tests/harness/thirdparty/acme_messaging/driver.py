@@ -1,5 +1,6 @@
 """The driver. It uses only the public contract and the public names of the client."""
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,10 @@ class AcmeDriver(Driver):
     """The driver for AcmeBroker."""
 
     load_balancing_hint = "a queue group (queue=...)"
+
+    def __init__(self, broker: Any) -> None:
+        super().__init__(broker)
+        self._round_trips: set[asyncio.Task[float]] = set()
 
     @property
     def client(self) -> Client | None:
@@ -55,8 +60,11 @@ class AcmeDriver(Driver):
     async def check(self) -> BrokerCode:
         if (client := self.client) is None:
             return await super().check()
-        # No timeout, because a reply that arrives after a timeout stops the client.
-        await client.rtt(_NEVER)
+        # A task without a timeout: a reply that nothing awaits any more stops the client.
+        round_trip = asyncio.create_task(client.rtt(_NEVER))
+        self._round_trips.add(round_trip)
+        round_trip.add_done_callback(self._round_trips.discard)
+        await asyncio.shield(round_trip)
         return "ok"
 
     def classify(self, error: BaseException) -> BrokerCode:
@@ -64,6 +72,14 @@ class AcmeDriver(Driver):
         if isinstance(error, AuthorizationError) or "Authorization Violation" in str(error):
             return "auth_failed"
         return "unreachable" if isinstance(error, NoServersError) else super().classify(error)
+
+    async def stop(self, seconds: float) -> None:
+        try:
+            await super().stop(seconds)
+        finally:
+            # The client is closed, or abort() closes it next.
+            for round_trip in self._round_trips:
+                round_trip.cancel()
 
     async def abort(self, seconds: float = 0.0) -> None:
         client = self.client
