@@ -11,7 +11,9 @@ from faststream.exceptions import SetupError
 from faststream.nats import JStream, NatsBroker, PullSub
 
 from faststream_adapters import BrokerLifespan
+from faststream_adapters._lifecycle.managed import managed_broker
 from tests.docs.blocks import at_nats, load, python_blocks, served
+from tests.harness.clients import client as unstarted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +59,29 @@ async def test_a_guarded_route_pauses_and_resumes(
         assert unknown.status_code == 404
         assert "Did you mean 'accept_order'?" in unknown.json()["detail"]
         assert (await client.post("/subscribers/accept_order/stop", headers=key)).status_code == 404
+
+
+async def test_the_guarded_route_answers_503_while_the_broker_cannot_do_it(
+    shared_nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPERATOR_KEY", "secret")
+    module = load(at_nats(BLOCKS[ROUTE].code, shared_nats.url), tmp_path)
+    path, key = "/subscribers/accept_order", {"X-Operator-Key": "secret"}
+
+    async def refuse(subscriber: object) -> None:
+        raise PermissionError("refused")
+
+    async with served(module.app) as client:
+        await client.post(f"{path}/pause", headers=key)
+        monkeypatch.setattr(managed_broker(module.broker).driver, "resume", refuse)
+        response = await client.post(f"{path}/resume", headers=key)
+        assert response.status_code == 503
+        assert "could not be resumed: PermissionError: refused" in response.json()["detail"]
+    async with unstarted(module.app) as client:
+        for change in ("pause", "resume"):
+            response = await client.post(f"{path}/{change}", headers=key)
+            assert response.status_code == 503
+            assert "works while the lifespan runs" in response.json()["detail"]
 
 
 async def test_green_takes_over_from_blue_without_losing_or_repeating_a_message(
