@@ -11,11 +11,11 @@ from faststream_adapters._asgi.responses import AsgiResponse
 from faststream_adapters._asgi.routing import Routes
 from faststream_adapters._endpoints.probes import make_liveness_asgi, make_readiness_asgi, make_startup_asgi
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
+from faststream_adapters._lifecycle.managed import managed_broker
 from faststream_adapters._lifecycle.workers import has_siblings
 from faststream_adapters._server.embedded import serving
 from faststream_adapters._server.sockets import claimed, is_unix, listener_url, listening
 from faststream_adapters._utils.extras import require
-from faststream_adapters._utils.loggers import Loggers
 
 EndpointRoute = tuple[str, ASGIApp]
 """A path, and the endpoint that serves it."""
@@ -72,7 +72,7 @@ class ManagementServer:
         """
         async with AsyncExitStack() as stack:
             for address, routes in self._routes.items():
-                server = _served("management_bind", address, routes, workers, lifespan.loggers)
+                server = _served("management_bind", address, routes, workers, lifespan)
                 await stack.enter_async_context(server)
             yield
 
@@ -108,12 +108,12 @@ class WorkerServer:
             SetupError: The address cannot be listened on, two lifespans have an endpoint with the same path,
                 or several lifespans have none.
         """
-        async with AsyncExitStack() as stack:
-            if not self._listening:
-                self._listening = True
-                routes = _routes_of(dict.fromkeys((*self._lifespans, lifespan)))
-                server = _served("--listen", self._address, routes, workers, lifespan.loggers)
-                await stack.enter_async_context(server)
+        if self._listening:
+            yield
+            return
+        self._listening = True
+        routes = _routes_of(dict.fromkeys((*self._lifespans, lifespan)))
+        async with _served("--listen", self._address, routes, workers, lifespan):
             yield
 
 
@@ -158,7 +158,7 @@ def management_of(lifespan: BrokerLifespan) -> ManagementServer:
 
 @asynccontextmanager
 async def _served(
-    option: str, address: str, routes: Routes, workers: str | None, loggers: Loggers
+    option: str, address: str, routes: Routes, workers: str | None, lifespan: BrokerLifespan
 ) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         try:
@@ -174,12 +174,31 @@ async def _served(
                 stack.enter_context(claimed(sockets))
             await stack.enter_async_context(serving(_app(routes), sockets))
         except SetupError as error:
-            msg = f"{option}: {error}"
+            msg = f"{option}: {error}{_advice(address, lifespan)}"
             raise SetupError(msg) from error
         for listener in sockets:
             url = listener_url(listener, "http")
-            loggers["server"].info("Serving the management endpoints on %s", url)
+            lifespan.loggers["server"].info("Serving the management endpoints on %s", url)
+        stack.callback(_listening.pop, lifespan, None)
+        _listening[lifespan] = address
         yield
+
+
+_listening: dict[BrokerLifespan, str] = {}
+"""The lifespans of this process that listen, with their addresses, for the error of another one."""
+
+
+def _advice(address: str, lifespan: BrokerLifespan) -> str:
+    """Return what else an error says if another lifespan of this process listens at the same port or path."""
+    place = address.rpartition(":")[2]
+    for other, taken in _listening.items():
+        if other is not lifespan and taken.rpartition(":")[2] == place:
+            names = ", ".join(managed_broker(broker).driver.name for broker in other.brokers)
+            return (
+                f" Another lifespan of this process listens at {taken}, that of {names}. Give each lifespan "
+                "an address of its own, or run the brokers of both in one lifespan."
+            )
+    return ""
 
 
 def _app(routes: Routes) -> ASGIApp:

@@ -71,6 +71,9 @@ async def test_an_address_in_use_fails_the_start_with_one_clear_error(
         if host.reports_reason:
             reason = f"management_bind: Cannot listen on {free_address}: Address already in use."
             assert reason in str(raised.value)
+            other = f"Another lifespan of this process listens at {free_address}, that of NatsBroker nats://"
+            assert other in str(raised.value)
+            assert "Give each lifespan an address of its own" in str(raised.value)
         # The first one still answers.
         assert await answer(free_address, "/ready") == "200 ok"
         assert await served.text("/hello") == "tea ordered"
