@@ -53,5 +53,6 @@ def call_with_names(names: Mapping[str, Any], call: Callable[[], T]) -> T:
 
     FastDepends looks there for names in annotations, such as a model that is defined in a test.
     """
-    # The name must not be one of theirs.
+    # Only eval() and exec() make a frame with given local variables, and what is evaluated is a constant. The
+    # name in it must not be one of theirs.
     return cast("T", eval("_call_with_names()", {}, {**names, "_call_with_names": call}))  # noqa: S307 (constant)
