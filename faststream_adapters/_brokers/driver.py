@@ -63,9 +63,9 @@ class Driver:
     and must neither block nor raise.
 
     Cancellation: `connect`, `declare` and `start_subscribers` may be cancelled at any await; `abort` follows
-    and must leave no connection, task or thread behind. `abort` itself is cancelled only after 15 s. `check`,
-    and the future of `start_check`, may be cancelled too, as when the connection is another one than at the
-    beginning; the client must then still be usable.
+    and must leave no connection, task or thread behind. `abort` itself is cancelled only after 15 s. `check`
+    may be cancelled at any await too, and must then leave the client usable. The future of `start_check` is
+    cancelled only when its connection is gone.
 
     A driver must never log or raise an address with credentials: use `name`.
 
