@@ -174,31 +174,32 @@ async def _served(
                 stack.enter_context(claimed(sockets))
             await stack.enter_async_context(serving(_app(routes), sockets))
         except SetupError as error:
-            msg = f"{option}: {error}{_advice(address, lifespan)}"
+            if (taken := _other_at(address, lifespan)) is not None:
+                names = ", ".join(managed_broker(each).driver.name for each in _listening[taken].brokers)
+                msg = (
+                    f"{option}: {error} Another lifespan of this process listens at {taken}, that of {names}."
+                    " Give each lifespan an address of its own, or run the brokers of both in one lifespan."
+                )
+                raise SetupError(msg) from error
+            msg = f"{option}: {error}"
             raise SetupError(msg) from error
         for listener in sockets:
             url = listener_url(listener, "http")
             lifespan.loggers["server"].info("Serving the management endpoints on %s", url)
-        stack.callback(_listening.pop, lifespan, None)
-        _listening[lifespan] = address
+        stack.callback(_listening.pop, address, None)
+        _listening[address] = lifespan
         yield
 
 
-_listening: dict[BrokerLifespan, str] = {}
-"""The lifespans of this process that listen, with their addresses, for the error of another one."""
+_listening: dict[str, BrokerLifespan] = {}
+"""The lifespans of this process by the addresses they listen at, for the error of another one."""
 
 
-def _advice(address: str, lifespan: BrokerLifespan) -> str:
-    """Return what else an error says if another lifespan of this process listens at the same port or path."""
+def _other_at(address: str, lifespan: BrokerLifespan) -> str | None:
+    """Return the address of another lifespan of this process with the same port or path, or None."""
     place = address.rpartition(":")[2]
-    for other, taken in _listening.items():
-        if other is not lifespan and taken.rpartition(":")[2] == place:
-            names = ", ".join(managed_broker(broker).driver.name for broker in other.brokers)
-            return (
-                f" Another lifespan of this process listens at {taken}, that of {names}. Give each lifespan "
-                "an address of its own, or run the brokers of both in one lifespan."
-            )
-    return ""
+    others = (taken for taken, other in _listening.items() if other is not lifespan)
+    return next((taken for taken in others if taken.rpartition(":")[2] == place), None)
 
 
 def _app(routes: Routes) -> ASGIApp:
