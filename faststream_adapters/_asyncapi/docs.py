@@ -259,7 +259,7 @@ class _Version:
         self._failed = False
         self._log = log
         self.json = _Part(self._built, lambda document, _: _json_content(document), log)
-        self.viewer_json = _Part(self._built, lambda document, _: _json_content(_for_viewer(document)), log)
+        self.viewer_json = _Part(self._built, self._viewer_content, log)
         self.yaml = _Part(self._built, lambda document, _: _yaml_content(document), log)
         self.page = _Part(self._built, self._page_content, log)
 
@@ -290,6 +290,15 @@ class _Version:
             # The event loop has added a subscriber meanwhile.
             return document_of(self._specification)
 
+    def _viewer_content(self, document: dict[str, Any], _: str) -> Content:
+        from .document import titles_of
+        from .viewer_document import for_viewer
+
+        options = self._view.options
+        titles = titles_of(self._specification)
+        shaped = for_viewer(document, titles, http_routes=options["http_routes"], links=options["schemas"])
+        return _json_content(shaped)
+
     def _page_content(self, document: dict[str, Any], folder: str) -> Content:
         from .page import Page
 
@@ -305,12 +314,6 @@ def _described_objects(specification: SpecificationFactory) -> list[object]:
         objects += (broker, *broker.subscribers, *broker.publishers)
     objects += getattr(specification, "http_handlers", ())
     return objects
-
-
-def _for_viewer(document: dict[str, Any]) -> dict[str, Any]:
-    from .document import for_viewer
-
-    return for_viewer(document)
 
 
 def _yaml_content(document: dict[str, Any]) -> Content:

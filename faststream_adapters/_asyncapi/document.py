@@ -2,15 +2,23 @@
 
 import json
 import re
-from copy import deepcopy
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
 from faststream.specification.base import SpecificationFactory
 
 from faststream_adapters._utils.addresses import without_credentials
 
-__all__ = ("document_of", "for_viewer", "mapping", "pointer_names", "resolve")
+__all__ = (
+    "count_operations",
+    "document_of",
+    "mapping",
+    "pointer",
+    "pointer_names",
+    "resolve",
+    "titles_of",
+    "without_http_routes",
+)
 
 _LINK_KEYS = frozenset({"termsOfService", "authorizationUrl", "tokenUrl", "refreshUrl", "openIdConnectUrl"})
 # The values of these keys are application data, not a part of the document's structure.
@@ -31,6 +39,11 @@ def pointer_names(reference: str) -> list[str]:
         unquote(part).replace("~1", "/").replace("~0", "~")
         for part in reference.removeprefix("#/").split("/")
     ]
+
+
+def pointer(*names: str) -> str:
+    """Return a reference inside the document."""
+    return "#/" + "/".join(quote(name.replace("~", "~0").replace("/", "~1"), safe="~:._-") for name in names)
 
 
 def resolve(document: dict[str, Any], node: object) -> tuple[str | None, Any]:
@@ -58,22 +71,44 @@ def document_of(specification: SpecificationFactory) -> dict[str, Any]:
     return document
 
 
-def for_viewer(document: dict[str, Any]) -> dict[str, Any]:
-    """Copy the document and give operations without a description the one of their channel.
-
-    FastStream writes a handler's description to its channel, but the viewer shows only those of operations.
-    """
-    copy = deepcopy(document)
-    pairs = [
-        (resolve(copy, mapping(operation).get("channel"))[1], operation)
-        for operation in mapping(copy.get("operations")).values()
+def titles_of(specification: SpecificationFactory) -> dict[str, str]:
+    """Return the titles that authors have chosen, by the keys of their channels."""
+    endpoints = [
+        endpoint
+        for broker in getattr(specification, "brokers", ())
+        for endpoint in (*broker.subscribers, *broker.publishers)
     ]
-    for channel in mapping(copy.get("channels")).values():
-        pairs += [(channel, mapping(channel).get(key)) for key in ("publish", "subscribe")]
-    for channel, operation in pairs:
-        if "description" in mapping(channel):
-            mapping(operation).setdefault("description", channel["description"])
-    return copy
+    titles = {endpoint.specification.config.title_ for endpoint in endpoints} - {None}
+    # FastStream replaces slashes in AsyncAPI 3 only.
+    return {key: title for title in titles for key in (title, title.replace("/", "."))}
+
+
+def without_http_routes(document: dict[str, Any]) -> dict[str, Any]:
+    """Copy the document without the HTTP routes of the application, which have no messages."""
+    operations = mapping(document.get("operations"))
+    routes = {name for name, operation in operations.items() if _is_http_route(operation)}
+    keys = {resolve(document, mapping(operations[name]).get("channel"))[0] for name in routes}
+    channels = mapping(document.get("channels"))
+    keys |= {key for key, channel in channels.items() if _is_http_route(mapping(channel).get("subscribe"))}
+    return {
+        **document,
+        **{
+            kind: {name: value for name, value in mapping(document[kind]).items() if name not in left_out}
+            for kind, left_out in (("channels", keys), ("operations", routes))
+            if kind in document
+        },
+    }
+
+
+def _is_http_route(operation: object) -> bool:
+    return "http" in mapping(mapping(operation).get("bindings"))
+
+
+def count_operations(document: dict[str, Any]) -> int:
+    """Return the number of operations."""
+    channels = mapping(document.get("channels")).values()
+    in_channels = sum(len({"publish", "subscribe"} & mapping(channel).keys()) for channel in channels)
+    return len(mapping(document.get("operations"))) + in_channels
 
 
 def _remove_credentials(document: dict[str, Any], specification: SpecificationFactory) -> None:

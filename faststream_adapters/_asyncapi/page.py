@@ -11,9 +11,10 @@ from faststream_adapters._asgi.shell import document
 
 from .assets import Asset, asset, icon, read_static, stylesheet, viewer
 from .content import Content
-from .document import mapping
+from .document import count_operations, mapping, without_http_routes
 from .sections import Sections
 from .view import VIEWER_JSON, View
+from .viewer_document import ELEMENT_ID
 
 __all__ = ("Page", "page_assets")
 
@@ -22,8 +23,9 @@ def page_assets(view: View) -> list[Asset]:
     """Return the static files that the page loads."""
     if view.options["asyncapi_js_url"] is not None:
         return [icon(), asset("react.css"), asset("react.js")]
-    script = viewer()
-    return [icon(), stylesheet(), *([] if script is None else [script])]
+    # The number of operations is not known yet.
+    script = viewer() if view.wants_viewer(0) else None
+    return [icon(), stylesheet(), *([] if script is None else [asset("page.js"), script])]
 
 
 class Page:
@@ -38,8 +40,10 @@ class Page:
     """
 
     def __init__(self, document: dict[str, Any], view: View) -> None:
-        self._document = document
+        self._document = document if view.options["http_routes"] else without_http_routes(document)
         self._view = view
+        self._wants_viewer = view.wants_viewer(count_operations(self._document))
+        self._script = viewer() if self._wants_viewer else None
 
     def content(self, folder: str) -> Content:
         """Return the page.
@@ -49,7 +53,7 @@ class Page:
         """
         with_react = self._view.options["asyncapi_js_url"] is not None
         html = self._react_page(folder) if with_react else self._viewer_page(folder)
-        headers = {**self._view.headers(viewer=viewer() is not None), "Link": _link_header(folder)}
+        headers = {**self._view.headers(viewer=self._script is not None), "Link": _link_header(folder)}
         return Content(html.encode(), "text/html; charset=utf-8", headers)
 
     @property
@@ -58,15 +62,16 @@ class Page:
 
     def _viewer_page(self, folder: str) -> str:
         nav, main = self._sections
-        script = viewer()
+        script = self._script
+        scripts = [] if script is None else [asset("page.js"), script]
         as_json, as_yaml = f"{folder}asyncapi.json", f"{folder}asyncapi.yaml"
         alternate = tag("link", rel="alternate", type="application/json", href=as_json)
         return document(
             self._title,
             tag("p", tag("a", "JSON", href=as_json), " ", tag("a", "YAML", href=as_yaml), class_="formats"),
             main,
-            Html(read_static("hint.html").decode()) if script is None else None,
-            head=[alternate, None if script is None else tag("script", src=folder + script.path)],
+            Html(read_static("hint.html").decode()) if self._wants_viewer and script is None else None,
+            head=[alternate, *(tag("script", src=folder + each.path) for each in scripts)],
             style=tag("link", rel="stylesheet", href=folder + stylesheet().path),
             icon=folder + icon().path,
             nav=nav,
@@ -77,12 +82,11 @@ class Page:
         options = {
             **self._view.visible_parts(),
             "message_examples": self._view.options["expand_message_examples"],
-            # As in the sidebar of the server-rendered page: FastStream's operation names are made for
-            # programs.
-            "use_channel_address_as_identifier": True,
         }
         attributes = {name: str(value).lower() for name, value in options.items()}
-        return tag("asyncapi-viewer", id="asyncapi", src=folder + VIEWER_JSON, **attributes)
+        # AsyncAPI 2 describes the application from the outside: what others publish, it receives.
+        attributes |= {"publish_label": "RECEIVE", "subscribe_label": "SEND"}
+        return tag("asyncapi-viewer", id=ELEMENT_ID, src=folder + VIEWER_JSON, **attributes)
 
     @cached_property
     def _sections(self) -> tuple[Html | None, Html]:

@@ -1,17 +1,20 @@
 """Options of the AsyncAPI page, and the security headers that follow from them."""
 
 import re
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from faststream.exceptions import SetupError
 
 from faststream_adapters._asgi.shell import policy
-from faststream_adapters._utils.options import Option, complete, documented
+from faststream_adapters._utils.options import Option, complete, documented, one_of
 
-__all__ = ("VIEWER_JSON", "PageKeywords", "View")
+__all__ = ("MAX_OPERATIONS", "VIEWER_JSON", "PageKeywords", "View")
 
 # The viewer names a downloaded document after the last part of this path.
 VIEWER_JSON = "viewer/asyncapi.json"
+
+# The viewer creates about 800 elements for each operation, all at once.
+MAX_OPERATIONS = 60
 
 _EXTERNAL_ORIGIN = re.compile(r"(?:https?:)?//[a-z0-9.:\[\]-]+(?=[/?#]|$)", re.IGNORECASE)
 _NOT_A_PATH = re.compile(r"//|[^/?#]*:")
@@ -52,6 +55,16 @@ class PageKeywords(TypedDict, total=False):
     expand_message_examples: Annotated[
         bool, Option(True, "whether examples are expanded when the page opens")
     ]
+    http_routes: Annotated[bool, Option(False, "whether the page shows the HTTP routes of the document")]
+    view: Annotated[
+        Literal["auto", "viewer", "plain"],
+        Option(
+            "auto",
+            'what is shown where scripts run: the viewer, the plain page, or with "auto" the viewer for '
+            f"up to {MAX_OPERATIONS} operations",
+            one_of("auto", "viewer", "plain"),
+        ),
+    ]
     asyncapi_js_url: Annotated[
         str | None,
         Option(None, "URL of the official React component, which is then used instead of the viewer"),
@@ -88,8 +101,16 @@ class View:
         if options["asyncapi_css_url"] is not None and options["asyncapi_js_url"] is None:
             msg = "asyncapi_css_url is for the React component only: pass asyncapi_js_url too, or neither."
             raise SetupError(msg)
+        if options["asyncapi_js_url"] is not None and options["view"] != "auto":
+            msg = "view is not for the React component: pass asyncapi_js_url or view, not both."
+            raise SetupError(msg)
         # Raise here, not on the first request, if a URL cannot be part of a policy.
         self.headers(viewer=False)
+
+    def wants_viewer(self, operations: int) -> bool:
+        """Return whether the viewer, where it is installed, shows a document with so many operations."""
+        choice = self.options["view"]
+        return choice == "viewer" or (choice == "auto" and operations <= MAX_OPERATIONS)
 
     def visible_parts(self) -> dict[str, bool]:
         """Return which parts of the page are shown, by the names that both viewers use."""

@@ -125,6 +125,11 @@ class Visit:
         values: list[str] = await self.page.evaluate(_ATTRIBUTES, name)
         return values
 
+    async def elements(self) -> int:
+        """Return the number of elements, including those in shadow roots."""
+        number: int = await self.page.evaluate(f"() => {{ {_DEEP} return [...deep(document)].length; }}")
+        return number
+
     async def focused(self) -> dict[str, Any]:
         """Return the tag and text of the focused element, and whether its focus is visible."""
         found: dict[str, Any] = await self.page.evaluate(_FOCUSED)

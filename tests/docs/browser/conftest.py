@@ -71,9 +71,14 @@ class Services:
         version: str = "3.0.0",
         viewer: bool = True,
         page: dict[str, Any] | None = None,
+        subscribers: int = 0,
     ) -> Service:
         """Return a running service with this configuration."""
-        variables = {"SERVICE_TEXTS": texts, "SERVICE_VERSION": version}
+        variables = {
+            "SERVICE_TEXTS": texts,
+            "SERVICE_VERSION": version,
+            "SERVICE_SUBSCRIBERS": str(subscribers),
+        }
         if not viewer:
             variables["SERVICE_WITHOUT"] = "asyncapi_viewer"
         key = json.dumps([host, variables, page])

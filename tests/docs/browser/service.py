@@ -2,14 +2,18 @@
 
 uvicorn runs it in separate processes. Environment variables configure it: `NATS_URL`, `SERVICE_HOST` (a name
 in `APPS`), `SERVICE_TEXTS` (a name in `TEXTS`), `SERVICE_VERSION` (of AsyncAPI), `SERVICE_PAGE` (JSON:
-keywords of the page) and `SERVICE_WITHOUT` (a library whose import fails).
+keywords of the page), `SERVICE_SUBSCRIBERS` (the number of further subscribers) and `SERVICE_WITHOUT` (a
+library whose import fails).
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from faststream.asgi.types import ASGIApp
 from faststream.nats import NatsBroker
@@ -71,6 +75,28 @@ class Receipt(BaseModel):
     total_in_cents: int
 
 
+class Address(BaseModel):
+    """Where to send it."""
+
+    street: str = Field(description="With the number")
+    city: str = Field("Utrecht", max_length=40)
+    country: Literal["nl", "be", "de"] = "nl"
+
+
+class Parcel(BaseModel):
+    """What the further subscribers receive: a model of ordinary size."""
+
+    parcel_id: UUID
+    sender: Address
+    receiver: Address | None = None
+    lines: list[Line] = []
+    price: Decimal = Field(ge=0)
+    weight: float | None = Field(None, gt=0, description="In kilograms")
+    barcode: str = Field(pattern=r"^[A-Z]{2}-\d{8}$")
+    sent_at: datetime | None = None
+    labels: dict[str, str] = {}
+
+
 class Shipment(BaseModel):
     tracking_code: str
     carrier: Literal["bike", "truck"] = "bike"
@@ -103,6 +129,14 @@ def brokers(texts: Texts) -> tuple[NatsBroker, NatsBroker]:
     async def ship(message: Shipment) -> None:
         """Ship it."""
         raise NotImplementedError
+
+    for number in range(int(os.environ.get("SERVICE_SUBSCRIBERS", "0"))):
+        # Each with a model of its own, as in a real service.
+        parcel: Any = create_model(f"Parcel{number}", __base__=Parcel, __doc__=Parcel.__doc__)
+
+        @shipping.subscriber(f"parcels.region-{number}.sent", description=f"Parcels of region {number}")
+        async def receive(message: parcel) -> None:
+            raise NotImplementedError
 
     return orders, shipping
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from tests.harness.servers import HOST
 from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser
+    from playwright.async_api import Browser, Locator
 
     from tests.docs.browser.browsing import Visit
     from tests.docs.browser.conftest import Service, Services
@@ -48,7 +49,9 @@ def expected_texts(document: dict[str, Any]) -> dict[str, set[str]]:
     components = document["components"]
     return {
         "operations": {channel.get("address") or name for name, channel in document["channels"].items()},
-        "messages": {message.get("title", name) for name, message in components["messages"].items()},
+        "messages": {
+            message["payload"]["$ref"].rpartition("/")[2] for message in components["messages"].values()
+        },
         "schemas": set(components["schemas"]),
         "properties": {
             name for schema in components["schemas"].values() for name in schema.get("properties", ())
@@ -145,8 +148,10 @@ async def test_the_plain_page_is_shown_under_a_policy_that_forbids_scripts(
     service = services(page={"csp": "default-src 'none'; style-src 'self'; img-src 'self'"})
     async with visit(browser, service.page) as visited:
         await check_texts(visited, service)
-        [violation] = await visited.violations()
-        assert re.fullmatch(r"script-src(-elem)? http://.*/viewer\.\w+\.js", violation)
+        violations = await visited.violations()
+        assert len(violations) == 2
+        for violation in violations:
+            assert re.fullmatch(r"script-src(-elem)? http://.*/(page|viewer)\.\w+\.js", violation)
 
 
 async def test_credentials_are_not_shown(browser: Browser, services: Services) -> None:
@@ -155,6 +160,100 @@ async def test_credentials_are_not_shown(browser: Browser, services: Services) -
         text = await visited.visible() + await visited.page.content()
         assert "shipping.example:4222" in text
         assert not any(secret in text for secret in CREDENTIALS)
+
+
+# --- what the viewer shows of a message ---
+
+
+def row_of(visited: Visit, name: str) -> Locator:
+    """Return the first row of a field in the viewer's trees."""
+    exact = visited.page.locator(".row__name", has_text=re.compile(f"^{name}$"))
+    return visited.page.locator("asyncapi-viewer .row__line1", has=exact).first
+
+
+@pytest.mark.parametrize("version", ["3.0.0", pytest.param("2.6.0", marks=pytest.mark.full)])
+async def test_the_viewer_shows_types_names_and_directions(
+    browser: Browser, services: Services, version: str
+) -> None:
+    async with visit(browser, services(version=version, subscribers=1).page) as visited:
+        await wait_for_viewer(visited)
+        for field, shown in {
+            "customer_note": "string | null",
+            "price": "number | string",
+            "weight": "number | null",
+            "sender": "object · Address",
+            "receiver": "object | null · Address",
+            "lines": "array<object · Line>",
+        }.items():
+            await expect(row_of(visited, field).locator(".row__type")).to_have_text(shown, timeout=PATIENCE)
+        operations = visited.page.locator("asyncapi-viewer article.op")
+        paid = operations.filter(has_text="Paid Order service").first
+        await expect(paid.locator("h3")).to_have_text("Paid Order service")
+        await expect(paid.locator(".badge")).to_have_text("SEND")
+        taken = operations.filter(has=visited.page.locator("h3", has_text="orders.created"))
+        await expect(taken.locator(".badge")).to_have_text("RECEIVE")
+        await expect(taken.locator("h4 .mono").first).to_have_text("Order")
+        text = await visited.visible()
+        assert not re.search("anyOf|Variant 1|PUB|SUB|SubscribeMessage|bindingVersion", text), text
+        parcel = operations.filter(has=visited.page.locator("h3", has_text="parcels.region-0.sent"))
+        await expect(parcel.locator(".ex")).to_contain_text('"barcode": "AA-11111111"')
+        await parcel.get_by_role("link", name="Address").first.click()
+        entry = visited.page.locator("details#asyncapi--schemas--Address")
+        await expect(entry).to_have_attribute("open", "", timeout=PATIENCE)
+        await expect(entry).to_be_in_viewport()
+        await visited.screenshot(f"viewer-types-{version}.png")
+        await visited.check()
+
+
+async def test_the_document_itself_can_be_downloaded(browser: Browser, services: Services) -> None:
+    service = services()
+    async with visit(browser, service.page) as visited, httpx.AsyncClient() as http:
+        await wait_for_viewer(visited)
+        async with visited.page.expect_download() as started:
+            await visited.page.get_by_text("Download spec").click()
+        file = await started.value
+        assert file.suggested_filename == "asyncapi.json"
+        content = (await file.path()).read_text(encoding="utf-8")
+        assert json.loads(content) == (await http.get(f"{service.page}/asyncapi.json")).json()
+        await visited.check()
+
+
+# --- where the viewer is not shown ---
+
+
+@pytest.mark.parametrize("failure", ["status", pytest.param("content", marks=pytest.mark.full)])
+async def test_the_plain_page_is_shown_when_the_viewer_cannot_load_the_document(
+    browser: Browser, services: Services, failure: str
+) -> None:
+    service = services()
+    async with visit(browser, service.page) as visited:
+        answer: dict[str, Any] = {"status": 500} if failure == "status" else {"body": "{"}
+        await visited.page.route("**/viewer/asyncapi.json", lambda route: route.fulfill(**answer))
+        await visited.page.reload()
+        await expect(visited.page.locator("main#main")).to_be_visible(timeout=PATIENCE)
+        await expect(visited.page.locator("asyncapi-viewer")).to_have_count(0)
+        await check_texts(visited, service)
+        assert "Could not load" not in await visited.visible()
+        assert visited.errors == await visited.violations() == []
+
+
+LARGE = [
+    pytest.param(150, 17_000, id="150"),
+    pytest.param(400, 45_000, id="400", marks=pytest.mark.full),
+]
+
+
+@pytest.mark.parametrize(("subscribers", "limit"), LARGE)
+async def test_a_large_document_is_shown_as_the_plain_page(
+    browser: Browser, services: Services, subscribers: int, limit: int
+) -> None:
+    service = services(subscribers=subscribers)
+    async with visit(browser, service.page) as visited:
+        await expect(visited.page.locator("main#main")).to_be_visible(timeout=PATIENCE)
+        assert await visited.page.locator("asyncapi-viewer, script").count() == 0
+        assert f"parcels.region-{subscribers - 1}.sent" in await visited.visible()
+        assert await visited.elements() < limit
+        await visited.check()
 
 
 # --- appearance and keyboard ---
@@ -225,7 +324,14 @@ async def test_the_viewer_is_usable_by_keyboard(browser: Browser, services: Serv
         found = await tab_stops(visited)
         assert [at for at in found if not at["visible"]] == []
         reached = "\n".join(at["text"] for at in found)
-        for text in ("Search operations", *OPERATIONS, "Download spec", "Order", "Receipt", "Copy"):
+        for text in (
+            "Search operations",
+            f"Paid {PLAIN.title}",
+            *OPERATIONS[1:],
+            "Download spec",
+            "Receipt",
+            "Copy",
+        ):
             assert text in reached, (text, reached)
         link = visited.page.locator("asyncapi-viewer nav a", has_text=OPERATIONS[1]).first
         await link.focus()

@@ -1,0 +1,29 @@
+"""The names that readers see instead of FastStream's keys, which are made for programs."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ("heading_of", "readable")
+
+# FastStream appends these to the name of a handler, a channel or a message.
+_SUFFIXES = re.compile(r"(?::Publisher)?(?::(?:Subscribe)?Message)?(?::Payload)?$")
+_HANDLER = re.compile(r":[A-Z]\w*$")
+
+
+def readable(key: str) -> str:
+    """Return the key of a message or schema without what FastStream has appended."""
+    return _SUFFIXES.sub("", key) or key
+
+
+def heading_of(key: str, channel: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """Return the heading of an operation: the author's title, else the address of the channel.
+
+    Args:
+        key: The channel's key.
+        channel: The channel.
+        titles: The titles that authors have chosen, by the keys of their channels.
+    """
+    address = channel.get("address")
+    # Channels of AsyncAPI 2 have no address. FastStream appends the handler's name to it.
+    return titles.get(key) or str(address or _HANDLER.sub("", key) or key)
