@@ -124,12 +124,9 @@ class _CheckingProbe(_Probe):
         return self._check(scope, receive, send)
 
     async def _check(self, scope: Scope, receive: Receive, send: Send) -> None:
-        to_check = self._to_check()
         # All checks start before the first one is awaited.
-        checks = [checked.check(self._timeout, self._ttl) for checked in to_check]
-        results: dict[report.Checked, Result] = {}
-        for checked, check in zip(to_check, checks, strict=True):
-            results[checked] = await check
+        checks = [(checked, checked.check(self._timeout, self._ttl)) for checked in self._to_check()]
+        results: dict[report.Checked, Result] = {checked: await check for checked, check in checks}
         # A broker that was added meanwhile has no result.
         code = self.rule(self._target, results.get) or "not_started"
         if self._details:
