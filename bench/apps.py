@@ -14,6 +14,11 @@ from .in_process import TEXT, Apps, bare, bare_ok, bare_with_body
 
 URL = os.environ["SERVICE_URL"]
 TRIVIAL = "/trivial"
+"""The host's own route: like a probe's, it takes the request, and in FastAPI a router includes it.
+
+It sends the response of a probe that succeeds. So the ratio shows what of the time is due to this package.
+"""
+HEADERS = {"cache-control": "no-store"}
 PATHS = HostKeywords(ping_path="/ping", liveness_path="/livez", readiness_path="/readyz")
 
 _hello = bare_with_body(TEXT, b"text/plain")
@@ -59,24 +64,33 @@ def upstream() -> ASGIApp:
 
 def fastapi() -> ASGIApp:
     """Return a FastAPI app."""
-    from fastapi import FastAPI
+    from fastapi import APIRouter, FastAPI, Request
+    from fastapi.responses import PlainTextResponse
 
     from faststream_adapters.fastapi import FastStreamRouter
 
+    async def trivial(request: Request) -> PlainTextResponse:  # noqa: ARG001 (as above)
+        return PlainTextResponse("ok", headers=HEADERS)
+
     app = FastAPI()
-    app.add_api_route(TRIVIAL, _nothing, status_code=204)
+    router = APIRouter()
+    router.add_api_route(TRIVIAL, trivial)
+    app.include_router(router)
     app.include_router(FastStreamRouter(NatsBroker(URL, logger=None), **PATHS))
     return app
 
 
 def litestar() -> ASGIApp:
     """Return a Litestar app."""
-    from litestar import Litestar, get
+    from litestar import Litestar, MediaType, Request, Response, get
 
     from faststream_adapters.litestar import FastStreamPlugin
 
+    async def trivial(request: Request[Any, Any, Any]) -> Response[str]:  # noqa: ARG001 (as above)
+        return Response("ok", media_type=MediaType.TEXT, headers=HEADERS)
+
     return Litestar(  # type: ignore[return-value]  # its own ASGI types
-        [get(TRIVIAL, status_code=204)(_nothing)],
+        [get(TRIVIAL)(trivial)],
         plugins=[FastStreamPlugin(NatsBroker(URL, logger=None), **PATHS)],
     )
 
@@ -89,8 +103,8 @@ def quart() -> ASGIApp:
 
     app = Quart("bench")
 
-    async def trivial() -> tuple[str, int]:
-        return "", 204
+    async def trivial() -> tuple[str, dict[str, str]]:
+        return "ok", HEADERS
 
     app.add_url_rule(TRIVIAL, view_func=trivial)
     QuartFastStream(NatsBroker(URL, logger=None), app=app, **PATHS)
@@ -101,15 +115,11 @@ def starlette() -> ASGIApp:
     """Return a Starlette app wrapped in the middleware."""
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.responses import Response
+    from starlette.responses import PlainTextResponse
     from starlette.routing import Route
 
-    async def trivial(_: Request) -> Response:
-        return Response(status_code=204)
+    async def trivial(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok", headers=HEADERS)
 
     app = Starlette(routes=[Route(TRIVIAL, trivial)])
     return FastStreamMiddleware(app, NatsBroker(URL, logger=None), **PATHS)
-
-
-async def _nothing() -> None:
-    pass
