@@ -235,13 +235,13 @@ $(BENCHED): $(INSTALLED)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	@touch $@
 
-bench: $(BENCHED) ## Compare with bare ASGI and faststream.asgi, and write docs/benchmarks.md (half an hour)
+bench: $(BENCHED) ## Compare with bare ASGI and faststream.asgi, and write docs/benchmarks.md (20 minutes)
 	$(if $(QUICK),QUICK=$(QUICK) )$(BIN)/python -m bench $(ARGS)
 
 fault-table: $(INSTALLED) ## Measure the effects of faults, and write docs/faults.md (some minutes)
 	$(BIN)/python $(PYTEST) tests/faults --fault-table docs/faults.md $(ARGS)
 
-rollout: $(INSTALLED) ## Replace processes and servers while messages flow, and write the table in docs/faults.md (half an hour)
+rollout: $(INSTALLED) ## Replace processes and servers while messages flow, and write the table in docs/faults.md (20 minutes; ARGS=start: only that section)
 	$(BIN)/python $(PYTEST) tests/rollout --rollout docs/faults.md $(ARGS)
 
 $(AUDITED): $(INSTALLED)

@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .measure import Contender, Row, Verdict
+from .measure import Contender, Goal, Row, Verdict
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "benchmarks.md"
@@ -19,8 +19,8 @@ RELEASED = DOCS / "benchmarks-released.json"
 _INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures everything on this page side by side in one run, and writes the page; do not edit it by
-hand.
+`make bench` measures what is on this page, and writes the page; do not edit it by hand. What a section
+compares is measured side by side in one run; `make bench ARGS=start` measures one section anew.
 
 Each value is the median of several rounds, and ± is half the interquartile range. Within a round the
 contenders alternate: every few milliseconds inside one process, and every tenth of a second for processes
@@ -35,7 +35,7 @@ of rounds is reached. A goal is "inconclusive" if the ratio is within 2.5 standa
 **Bare** is an ASGI app that only responds. In a host it is a trivial route of that host, and for messages it
 is `FastStream(broker).run()`. **Upstream** is `faststream.asgi`, and **adapters** is this package. The last
 column has the same ratio to bare, or the value where there is none, as measured for the last release; it is
-empty until there is one. All numbers are also in [benchmarks.json](benchmarks.json)."""
+empty until there is one. [benchmarks.json](benchmarks.json) has the value of each round."""
 
 _HEADINGS = (
     "Operation",
@@ -48,54 +48,82 @@ _HEADINGS = (
     "Goal",
     "Last release",
 )
-_MARKS: dict["Verdict", str] = {"met": " ✓", "missed": " ✗ missed", "inconclusive": " ~ inconclusive"}
+_MARKS: dict[Verdict, str] = {"met": " ✓", "missed": " ✗ missed", "inconclusive": " ~ inconclusive"}
 
 
-def _value(row: "Row", contender: "Contender") -> str:
+def _value(row: Row, contender: Contender) -> str:
     if contender not in row.values:
         return ""
     return f"{row.median(contender):.4g} ± {row.spread(contender):.0%}"
 
 
-def _ratio(row: "Row", baseline: "Contender") -> str:
+def _ratio(row: Row, baseline: Contender) -> str:
     if baseline not in row.values:
         return ""
     error = row.standard_error(baseline)
     return f"{row.ratio(baseline):.3g}" + (f" ± {error:.1%}" if math.isfinite(error) else "")
 
 
-def _bounds(row: "Row") -> str:
+def _bounds(row: Row) -> str:
     goals = [str(goal) for goal in row.goals]
     goals += [f"at most {row.limit:g} {row.unit}"] if row.limit is not None else []
     return "; ".join(goals)
 
 
-def _goal(row: "Row") -> str:
+def _goal(row: Row) -> str:
     return _bounds(row) + (_MARKS[row.verdict] if row.verdict else "")
 
 
-def _released(path: Path) -> dict[str, Any]:
-    """Return the rows of the last release by their operation and unit; nothing before the first one."""
+@dataclass
+class Section:
+    """The measurements of one section.
+
+    Args:
+        title: Its heading.
+        environment: A sentence that says when and where they were made.
+        rows: The rows.
+    """
+
+    title: str
+    environment: str
+    rows: list[Row]
+
+
+def load(path: Path) -> dict[str, Section]:
+    """Read sections from a file that `save` has written; none if there is no such file."""
     if not path.exists():
         return {}
-    sections = json.loads(path.read_text(encoding="utf-8"))["sections"]
-    return {f"{row['what']} {row['unit']}": row for rows in sections.values() for row in rows}
+    sections = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        name: Section(section["title"], section["environment"], [_row(**row) for row in section["rows"]])
+        for name, section in sections.items()
+    }
 
 
-def _last_release(row: "Row", released: Mapping[str, Any]) -> str:
-    if (before := released.get(f"{row.what} {row.unit}")) is None:
-        return ""
-    return f"{before['ratios'].get('bare') or before['values']['adapters']:.3g}"
+def _row(goals: list[dict[str, Any]], **fields: Any) -> Row:
+    return Row(goals=tuple(Goal(**goal) for goal in goals), **fields)
 
 
-def table(rows: Iterable["Row"], released: Path = RELEASED) -> str:
+def save(sections: Mapping[str, Section], path: Path) -> None:
+    """Write sections as JSON, with the value of each round."""
+    data = {name: asdict(section) for name, section in sections.items()}
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _last_release(row: Row, released: Iterable[Row]) -> str:
+    for before in released:
+        if (before.what, before.unit) == (row.what, row.unit):
+            return f"{before.ratio('bare') if 'bare' in before.values else before.median('adapters'):.3g}"
+    return ""
+
+
+def table(rows: Iterable[Row], released: Collection[Row] = ()) -> str:
     """Return the rows as a Markdown table.
 
     Args:
         rows: The rows.
-        released: The results of the last release, as JSON.
+        released: The rows of the last release.
     """
-    last_release = _released(released)
     lines = [_HEADINGS, tuple("---" for _ in _HEADINGS)]
     for row in rows:
         what = f"{row.what} ({row.note})" if row.note else row.what
@@ -109,59 +137,33 @@ def table(rows: Iterable["Row"], released: Path = RELEASED) -> str:
                 _ratio(row, "bare"),
                 _ratio(row, "upstream"),
                 _goal(row),
-                _last_release(row, last_release),
+                _last_release(row, released),
             )
         )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def page(sections: Mapping[str, list["Row"]], environment: str) -> str:
+def page(sections: Mapping[str, Section], released: Mapping[str, Section]) -> str:
     """Return the page.
 
     Args:
-        sections: The rows of each section, by its title.
-        environment: A sentence that says where they were measured.
+        sections: The sections by name.
+        released: The sections of the last release.
     """
-    parts = [_INTRODUCTION, environment, "![Ratios to the bare application](benchmarks.svg)"]
-    for title, rows in sections.items():
-        parts += [f"## {title}", table(rows)]
+    parts = [_INTRODUCTION, "![Costs relative to the bare application](benchmarks.svg)"]
+    for name, section in sections.items():
+        before = released[name].rows if name in released else ()
+        parts += [f"## {section.title}", section.environment, table(section.rows, before)]
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(sections: Mapping[str, list["Row"]], environment: str) -> str:
-    """Return the results as JSON: of each row the medians, the ratios to the baselines, and the verdict.
-
-    Args:
-        sections: The rows of each section, by its title.
-        environment: A sentence that says where they were measured.
-    """
-    found = {
-        title: [
-            {
-                "what": row.what,
-                "unit": row.unit,
-                "values": {contender: row.median(contender) for contender in row.values},
-                "ratios": {
-                    baseline: row.ratio(baseline) for baseline in row.values if baseline != "adapters"
-                },
-                "goal": _bounds(row),
-                "verdict": row.verdict,
-                "note": row.note,
-            }
-            for row in rows
-        ]
-        for title, rows in sections.items()
-    }
-    return json.dumps({"environment": environment, "sections": found}, indent=1, ensure_ascii=False) + "\n"
-
-
-def _cost(row: "Row", contender: "Contender") -> float:
+def _cost(row: Row, contender: Contender) -> float:
     """Return a contender's ratio to bare; of a rate, which is better when it is higher, the inverse."""
     ratio = row.ratio("bare", contender)
     return 1 / ratio if row.unit.endswith("/s") else ratio
 
 
-def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
+def chart(sections: Mapping[str, Section], path: Path) -> None:
     """Write a bar chart of the costs relative to bare, of this package and of `faststream.asgi`, as SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -171,7 +173,7 @@ def chart(sections: Mapping[str, list["Row"]], path: Path) -> None:
     rows = [
         (f"{row.what.replace('`', '')} [{row.unit}]", row)
         for section in sections.values()
-        for row in section
+        for row in section.rows
         if "bare" in row.values
     ][::-1]
     figure = Figure(figsize=(10, 0.36 * len(rows) + 1.5), layout="constrained")

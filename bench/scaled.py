@@ -26,7 +26,7 @@ from .in_process import TimedCalls, requester
 from .measure import unless_quick
 
 IDLE_SECONDS = unless_quick(5, 1)
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = unless_quick(2)
 """Until the first checks after the start are over."""
 STARTS = unless_quick(5)
 TICK = 0.001

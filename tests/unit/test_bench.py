@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
@@ -13,7 +12,7 @@ from faststream.asgi.types import Receive, Scope, Send
 
 from bench.in_process import CONCURRENT, TimedCalls, bare, concurrently, requester
 from bench.measure import Contender, Goal, Row, Verdict, measure_in_rounds, sequential
-from bench.report import as_json, page, table
+from bench.report import Section, load, page, save, table
 from bench.slices import SlicedProcess, run_in_slices
 from tests.harness.servers import poll
 
@@ -77,27 +76,33 @@ def test_the_table_shows_values_ratios_goals_and_notes() -> None:
         f"| an operation | µs | 2 ± 362% | 9 ± 6% | 4 ± 6% | 2 ± 51.4% | 0.5 ± 3.0% | {goals} |  |",
         "| another (no baseline) | s |  |  | 3 ± 0% |  |  | at most 2 s ✗ missed |  |",
     ]
-    assert page({"A section": [row()]}, "Measured somewhere.").count("| an operation |") == 1
 
 
-def test_the_table_shows_the_ratios_of_the_last_release(tmp_path: Path) -> None:
+def test_the_table_shows_the_ratios_of_the_last_release() -> None:
     alone = Row("another", "s", limit=2.0)
     alone.add("adapters", 3.0)
-    released = tmp_path / "released.json"
-    released.write_text(as_json({"A section": [row(), alone]}, "Measured somewhere."), encoding="utf-8")
     new = Row("new", "s")
     new.add("adapters", 1.0)
-    cells = [line.split(" | ")[-1] for line in table([row(), alone, new], released).splitlines()[2:]]
+    cells = [line.split(" | ")[-1] for line in table([row(), alone, new], [row(), alone]).splitlines()[2:]]
     assert cells == ["2 |", "3 |", " |"]
 
 
-def test_the_results_are_also_written_as_json() -> None:
-    measured = json.loads(as_json({"A section": [row(Goal("upstream", at_most=0.4))]}, "Measured somewhere."))
-    assert measured["environment"] == "Measured somewhere."
-    [entry] = measured["sections"]["A section"]
-    assert entry["values"] == {"bare": 2, "upstream": 9, "adapters": 4}
-    assert entry["ratios"] == {"bare": 2, "upstream": 0.5}
-    assert (entry["goal"], entry["verdict"]) == ("at most 0.4 x upstream", "missed")
+def test_the_page_has_every_section_with_its_last_release() -> None:
+    section = Section("A section", "Measured somewhere.", [row()])
+    text = page({"first": section, "second": section}, {"second": section})
+    assert text.count("## A section\n\nMeasured somewhere.\n\n| Operation |") == 2
+    rows = [line for line in text.splitlines() if line.startswith("| an operation")]
+    assert [line.split(" | ")[-1] for line in rows] == [" |", "2 |"]
+
+
+def test_results_are_kept_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    assert load(path) == {}
+    measured = row(Goal("upstream", at_most=0.6), limit=3.9)
+    measured.note = "a note"
+    sections = {"first": Section("A section", "Measured somewhere.", [measured])}
+    save(sections, path)
+    assert load(path) == sections
 
 
 async def test_contenders_alternate_and_the_first_round_is_discarded() -> None:
