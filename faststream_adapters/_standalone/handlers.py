@@ -2,12 +2,10 @@
 
 import inspect
 import logging
-import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast, get_type_hints, overload
-from urllib.parse import parse_qs
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_type_hints, overload
 
 from fast_depends.dependencies import Dependant
 from fast_depends.exceptions import ValidationError
@@ -15,13 +13,13 @@ from fast_depends.library import CustomField
 from faststream.asgi.types import Receive, Scope, Send
 
 from faststream_adapters._asgi.endpoint import Endpoint, Tags
+from faststream_adapters._asgi.request import MAX_BODY_SIZE, AsgiRequest, ClientDisconnectError, RequestError
 from faststream_adapters._asgi.responses import RETRY_AFTER, AsgiResponse
 from faststream_adapters._compat.faststream import (
     EMPTY,
     ContextField,
     FastDependsConfig,
     injected,
-    json_loads,
     to_async,
 )
 from faststream_adapters._utils.errors import BrokerNotUpError
@@ -36,131 +34,6 @@ UserHandler = Callable[..., Any]
 _INVALID = AsgiResponse(b"Validation error", 422)
 _NOT_UP = AsgiResponse(b"Service Unavailable", 503, RETRY_AFTER)
 _FAILED = AsgiResponse(b"Internal Server Error", 500)
-_DEFAULT_MAX_BODY_SIZE = 2**20
-
-
-class RequestError(Exception):
-    """The request cannot be handled, through no fault of the handler."""
-
-    response = AsgiResponse(b"Bad Request", 400)
-
-
-class ClientDisconnectError(RequestError):
-    """The client disconnected before its request was complete; it receives no response."""
-
-
-class InvalidJSONError(RequestError, ValueError):
-    """The body is not JSON."""
-
-    response = AsgiResponse(b"Invalid JSON", 400)
-
-
-class BodyTooLargeError(RequestError):
-    """The body is larger than the handler's limit."""
-
-    response = AsgiResponse(b"Content Too Large", 413)
-
-
-class AsgiRequest:
-    """An HTTP request, as passed to a handler.
-
-    Args:
-        scope: The HTTP scope.
-        receive: The ASGI receive callable, from which the body is read on demand.
-        send: The ASGI send callable.
-        max_body_size: The largest body in bytes; None for no limit.
-    """
-
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,  # noqa: ARG002 (FastStream's signature)
-        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
-    ) -> None:
-        self.scope = scope
-        self._receive = receive
-        self._max_body_size = math.inf if max_body_size is None else max_body_size
-        self._body: bytes | None = None
-        self._streamed = False
-        self._headers: dict[str, str] | None = None
-        self._query_params: dict[str, list[str]] | None = None
-
-    @property
-    def method(self) -> str:
-        """The HTTP method, in upper case."""
-        return cast("str", self.scope["method"])
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers by lower-case name; of repeated headers, the last."""
-        if self._headers is None:
-            self._headers = {
-                name.decode("latin-1").lower(): value.decode("latin-1")
-                for name, value in self.scope["headers"]
-            }
-        return self._headers
-
-    @property
-    def query_params(self) -> dict[str, list[str]]:
-        """The query parameters, each with the list of its values."""
-        if self._query_params is None:
-            self._query_params = parse_qs(self.scope.get("query_string", b"").decode("latin-1"))
-        return self._query_params
-
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body as it arrives.
-
-        Raises:
-            BodyTooLargeError: The body is larger than the limit.
-            ClientDisconnectError: The client disconnected.
-            RuntimeError: The body has been streamed before.
-        """
-        if self._body is not None:
-            yield self._body
-            return
-        if self._streamed:
-            msg = "The request body has been streamed already: call stream() once, or use body()."
-            raise RuntimeError(msg)
-        self._streamed = True
-        more, size = True, 0
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnectError
-            if chunk := message.get("body", b""):
-                size += len(chunk)
-                if size > self._max_body_size:
-                    raise BodyTooLargeError
-                yield chunk
-            more = message.get("more_body", False)
-
-    async def body(self) -> bytes:
-        """Return the complete body; it can be called repeatedly.
-
-        Raises:
-            BodyTooLargeError: The body is larger than the limit.
-            ClientDisconnectError: The client disconnected.
-        """
-        if self._body is None:
-            self._body = b"".join([chunk async for chunk in self.stream()])
-        return self._body
-
-    async def json(self) -> Any:
-        """Return the body, parsed as JSON.
-
-        Raises:
-            InvalidJSONError: The body is not JSON; a ValueError.
-            BodyTooLargeError: The body is larger than the limit.
-            ClientDisconnectError: The client disconnected.
-
-        Source: RFC 8259, which has no NaN and no Infinity.
-        """
-        body = await self.body()
-        try:
-            return json_loads(body)
-        except (ValueError, RecursionError) as error:
-            raise InvalidJSONError from error
 
 
 class _AsyncContextField(ContextField):
@@ -258,7 +131,7 @@ class HttpHandler(Endpoint):
         methods: Sequence[str] | None = None,
         tags: Tags | None = None,
         unique_id: str | None = None,
-        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
+        max_body_size: int | None = MAX_BODY_SIZE,
         fd_config: FastDependsConfig | None = None,
     ) -> None:
         super().__init__(
@@ -370,7 +243,7 @@ class _Decorator(Generic[_Handler]):
         description: str | None = None,
         tags: Tags | None = None,
         unique_id: str | None = None,
-        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
+        max_body_size: int | None = MAX_BODY_SIZE,
     ) -> _Handler: ...
     @overload
     def __call__(
@@ -381,7 +254,7 @@ class _Decorator(Generic[_Handler]):
         description: str | None = None,
         tags: Tags | None = None,
         unique_id: str | None = None,
-        max_body_size: int | None = _DEFAULT_MAX_BODY_SIZE,
+        max_body_size: int | None = MAX_BODY_SIZE,
     ) -> Callable[[UserHandler], _Handler]: ...
     def __call__(
         self,
