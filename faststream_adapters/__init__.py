@@ -26,6 +26,7 @@ __all__ = (
     "make_liveness_asgi",
     "make_metrics_asgi",
     "make_ping_asgi",
+    "make_publish_asgi",
     "make_readiness_asgi",
     "make_startup_asgi",
     "post",
@@ -34,6 +35,7 @@ __all__ = (
 if TYPE_CHECKING:
     from ._asgi.responses import AsgiResponse, JSONResponse
     from ._asyncapi.docs import AsyncAPIRoute, make_asyncapi_asgi
+    from ._asyncapi.publish.endpoint import make_publish_asgi
     from ._endpoints.metrics.endpoint import make_metrics_asgi
     from ._endpoints.probes import (
         make_liveness_asgi,
@@ -54,6 +56,7 @@ else:
     _MODULES = {
         "._asgi.responses": ("AsgiResponse", "JSONResponse"),
         "._asyncapi.docs": ("AsyncAPIRoute", "make_asyncapi_asgi"),
+        "._asyncapi.publish.endpoint": ("make_publish_asgi",),
         "._endpoints.metrics.endpoint": ("make_metrics_asgi",),
         "._endpoints.probes": (
             "make_liveness_asgi",

@@ -19,10 +19,11 @@ from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from faststream_adapters._asgi.endpoint import SchemaKeywords
+from faststream_adapters._asgi.request import AsgiRequest
 from faststream_adapters._asyncapi.view import PageKeywords
 from faststream_adapters._compat.faststream import Broker
 from faststream_adapters._endpoints.options import LivenessKeywords
-from faststream_adapters._hosting.options import DocsKeywords, EndpointKeywords
+from faststream_adapters._hosting.options import DocsKeywords, EndpointKeywords, PublishingKeywords
 from faststream_adapters._lifecycle.options import LifespanKeywords, State
 from faststream_adapters._utils.options import declared, type_of
 
@@ -38,11 +39,18 @@ _TAKERS: dict[str, Any] = {
     "lifespan": LifespanKeywords,
     "host": EndpointKeywords,
     "docs": DocsKeywords,
+    "publishing": PublishingKeywords,
     "probe": LivenessKeywords,
     "page": PageKeywords,
     "route": SchemaKeywords,
 }
-_ALIASES: dict[Any, str] = {State: "State", Broker: "Broker", NoneType: "None", ...: "..."}
+_ALIASES: dict[Any, str] = {
+    AsgiRequest: "Request",
+    State: "State",
+    Broker: "Broker",
+    NoneType: "None",
+    ...: "...",
+}
 _PART = re.compile(r"(<!-- generated: ([\w.]+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 

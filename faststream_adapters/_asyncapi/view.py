@@ -28,8 +28,8 @@ def _check_unsupported(name: str, value: object) -> str | None:
     if value is None:
         return None
     return (
-        f"{name} must be None: sending a message from the documentation would publish it to the live "
-        "broker, and everyone who can open the page could do that."
+        f"{name} must be None: everyone who can open the documentation could send messages to the live "
+        "broker. Use publish_path, which requires authorize=."
     )
 
 

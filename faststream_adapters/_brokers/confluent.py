@@ -36,7 +36,7 @@ from .codes import BrokerCode, SubscriberCode
 from .draining import wait_handled, waiting_for_worker, warn_unsent
 from .driver import PING_TIMEOUT, Driver, Mismatch
 from .topics import TIMEOUT as TOPICS_TIMEOUT
-from .topics import Found, Topics
+from .topics import Found, Topics, publish_arguments
 
 # For the client of MetadataClient: FastStream's clients log each failed connection already.
 _silent_logger = logging.getLogger(f"{__name__}.silent")
@@ -288,6 +288,7 @@ class ConfluentDriver(Driver):
 
     broker: KafkaBroker
     load_balancing_hint = "a consumer group (group_id=...) instead of partitions"
+    supports_publishing = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -355,6 +356,9 @@ class ConfluentDriver(Driver):
 
     def group(self, subscriber: Any) -> str | None:
         return subscriber.group_id or None
+
+    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:
+        return publish_arguments(subscriber, address)
 
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         try:

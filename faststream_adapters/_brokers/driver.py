@@ -54,6 +54,8 @@ class Driver:
     - start and stop: `connect`, `declare`, `start_subscribers`, `drain`, `leave_groups`, `stop`, `stop_now`
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
+    - publishing over HTTP: `supports_publishing`, `publish_arguments`, `supports_request`,
+      `is_reserved_header`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
@@ -75,6 +77,10 @@ class Driver:
 
     load_balancing_hint: ClassVar[str] = "something that hands each message to one of them"
     """The option of a subscriber by which each message goes to one of several processes, for a warning."""
+
+    supports_publishing: ClassVar[bool] = False
+    """Whether `make_publish_asgi` may publish: all its publishers take `headers` and `correlation_id`, and
+    `publish_arguments` returns where its subscribers consume."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -207,6 +213,32 @@ class Driver:
     def group(self, subscriber: Any) -> str | None:  # noqa: ARG002 (for clients that have groups)
         """Return the group that shares a subscriber's messages, such as a consumer group, or None."""
         return None
+
+    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:  # noqa: ARG002 (for clients that publish)
+        """Return the keywords of the broker's `publish()` for a message that a subscriber shall consume.
+
+        Args:
+            subscriber: The subscriber.
+            address: One of its addresses in the AsyncAPI document.
+
+        Returns:
+            None if the address is a pattern, which stands for many destinations.
+        """
+        return None
+
+    def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (for clients that have requests)
+        """Return whether the broker's `request()` works with a subscriber; its keywords are the same."""
+        return False
+
+    def is_reserved_header(self, name: str) -> bool:
+        """Return whether a header of a message means something to the broker or to FastStream.
+
+        Such a header could divert a message or its reply. Clients of `make_publish_asgi` cannot set it.
+
+        Args:
+            name: The name in lower case.
+        """
+        return name in {"content-type", "correlation_id", "message_id", "reply_to"}
 
     def dropped(self, subscriber: Subscriber) -> int | None:  # noqa: ARG002 (for clients that drop messages)
         """Return how many messages the client has dropped because a subscriber was too slow.

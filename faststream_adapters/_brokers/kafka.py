@@ -36,7 +36,7 @@ from faststream_adapters._utils.tracebacks import find_in_traceback, find_locals
 from .codes import BrokerCode, SubscriberCode
 from .draining import wait_handled, waiting_for_worker, warn_unsent
 from .driver import Driver, Mismatch
-from .topics import Found, Topics
+from .topics import Found, Topics, publish_arguments
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that connecting may take; aiokafka's own limit is 40 s for each configured server."""
@@ -69,6 +69,7 @@ class KafkaDriver(Driver):
 
     broker: KafkaBroker
     load_balancing_hint = "a consumer group (group_id=...)"
+    supports_publishing = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -117,6 +118,9 @@ class KafkaDriver(Driver):
 
     def group(self, subscriber: Any) -> str | None:
         return subscriber.group_id or None
+
+    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:
+        return publish_arguments(subscriber, address)
 
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         return await self._topics.find_mismatch(subscriber, self.broker.subscribers) or "ok"

@@ -1,6 +1,7 @@
 """The driver for FastStream's MQTT brokers, which use zmqtt."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -37,6 +38,7 @@ class MqttDriver(Driver):
 
     broker: MQTTBroker
     load_balancing_hint = "a shared subscription (shared=...)"
+    supports_publishing = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -137,6 +139,18 @@ class MqttDriver(Driver):
 
     def group(self, subscriber: Any) -> str | None:
         return subscriber.specification.config.shared or None
+
+    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:  # noqa: ARG002 (the subscriber knows)
+        topic: str = subscriber.topic
+        if group := self.group(subscriber):
+            topic = topic.removeprefix(f"$share/{group}/")
+        if {"+", "#"}.intersection(topic.split("/")):
+            return None
+        return {"topic": topic, "qos": subscriber.specification.config.qos}
+
+    def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)
+        # Older messages have no property for the topic of the reply.
+        return self.broker.specification.protocol_version == "5.0"
 
     def is_idle(self, subscriber: Any) -> bool:
         if not super().is_idle(subscriber):

@@ -26,7 +26,7 @@ from aiormq.exceptions import (
     ConnectionClosed,
     InvalidFrameError,
 )
-from faststream.rabbit import QueueType, RabbitBroker, RabbitExchange
+from faststream.rabbit import ExchangeType, QueueType, RabbitBroker, RabbitExchange
 from yarl import URL
 
 from faststream_adapters._compat import rabbit as private
@@ -139,6 +139,7 @@ class RabbitDriver(Driver):
 
     broker: RabbitBroker
     load_balancing_hint = "a queue with a name"
+    supports_publishing = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -229,6 +230,19 @@ class RabbitDriver(Driver):
     async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
         # The checks of the consumers have just asked for them.
         return {each: self._ready[each] for each in subscribers if each in self._ready}
+
+    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:  # noqa: ARG002 (the queue knows)
+        key, exchange = subscriber.routing(), subscriber.exchange
+        if exchange.type == ExchangeType.TOPIC and {"*", "#"}.intersection(key.split(".")):
+            return None
+        return {"routing_key": key, "exchange": exchange}
+
+    def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)
+        return True
+
+    def is_reserved_header(self, name: str) -> bool:
+        # The server also routes a message to the keys in these.
+        return name in {"cc", "bcc"} or super().is_reserved_header(name)
 
     def destination(self, subscriber: Any) -> str:
         return private.queue_name(subscriber) or subscriber.exchange.name

@@ -79,3 +79,11 @@ def compare(topics: Mapping[str, Collection[int]], found: Found) -> Mismatch | N
 
 def _list(partitions: Collection[int]) -> str:
     return ", ".join(map(str, sorted(partitions)))
+
+
+def publish_arguments(subscriber: Any, address: str) -> Mapping[str, Any] | None:
+    """Return the keywords of `publish()` for a topic that a subscriber consumes; None for a pattern."""
+    if (partitions := declared(subscriber).get(address)) is None:
+        return None
+    # A subscriber of partitions does not get what the producer sends to others.
+    return {"topic": address, "partition": partitions[0]} if partitions else {"topic": address}

@@ -26,7 +26,7 @@ from faststream_adapters._utils.extras import require
 from faststream_adapters._utils.options import complete, declared, split
 
 from .management import EndpointRoute, management_of
-from .options import AdapterKeywords, DocsKeywords, EndpointKeywords
+from .options import AdapterKeywords, DocsKeywords, EndpointKeywords, PublishingKeywords
 
 Route = tuple[str, ASGIApp]
 
@@ -40,6 +40,7 @@ _REQUIRED_PATHS: Mapping[str, str] = {
     "max_handler_age": "liveness_path",
     "metrics_registry": "metrics_path",
     "specification": "asyncapi_path",
+    "authorize": "publish_path",
 }
 """Keywords that have an effect only together with a path."""
 
@@ -64,7 +65,7 @@ class Assembly(NamedTuple):
 
     Args:
         broker_lifespan: The lifespan that the host enters.
-        endpoints: The probes and the metrics that the host serves, with their paths.
+        endpoints: The endpoints that the host serves, with their paths, except the docs.
         docs_route: The path and the options of the docs; None if they are not served.
         specification: The specification that the docs show; None generates one.
     """
@@ -116,6 +117,7 @@ def assemble(
     checked = check_keywords(targets, keywords, of)
     lifespan = _lifespan(targets, checked.lifespan)
     endpoints = _endpoints(lifespan, checked.endpoints)
+    publishing = _publishing(lifespan, checked.publishing)
     address = checked.endpoints["management_bind"] or None
     management_of(lifespan).add(address, endpoints)
     if address is not None:
@@ -124,7 +126,7 @@ def assemble(
     path = checked.docs["asyncapi_path"]
     return Assembly(
         lifespan,
-        endpoints,
+        [*endpoints, *publishing],
         AsyncAPIRoute.ensure_route(path) if path else None,
         checked.docs["specification"],
     )
@@ -137,11 +139,13 @@ class CheckedKeywords(NamedTuple):
         lifespan: The given keywords of the lifespan.
         endpoints: The keywords of the endpoints, with defaults.
         docs: The keywords of the docs, with defaults.
+        publishing: The keywords of publishing, with defaults.
     """
 
     lifespan: LifespanKeywords
     endpoints: EndpointKeywords
     docs: DocsKeywords
+    publishing: PublishingKeywords
 
 
 def check_keywords(
@@ -163,7 +167,8 @@ def check_keywords(
         SetupError: The targets or the keywords are invalid, or cannot be combined.
         TypeError: A keyword is unknown.
     """
-    lifespan, endpoints, docs = split(keywords, LifespanKeywords, EndpointKeywords, DocsKeywords, of=of)
+    groups = (LifespanKeywords, EndpointKeywords, DocsKeywords, PublishingKeywords)
+    lifespan, endpoints, docs, publishing = split(keywords, *groups, of=of)
     complete(LifespanKeywords, lifespan)
     if lifespan and parse_targets(targets).lifespan is not None:
         msg = f"{', '.join(lifespan)}: pass these to the BrokerLifespan itself, which has its own keywords."
@@ -174,6 +179,7 @@ def check_keywords(
         cast("LifespanKeywords", lifespan),
         complete(EndpointKeywords, endpoints),
         complete(DocsKeywords, docs),
+        complete(PublishingKeywords, publishing),
     )
     _check_paths(checked)
     return checked
@@ -192,11 +198,11 @@ def _check_effects(keywords: AdapterKeywords) -> None:
 
 def _check_paths(checked: CheckedKeywords) -> None:
     paths = [str(value) for name, value in checked.endpoints.items() if name.endswith("_path") and value]
-    docs_paths: list[str] = []
+    docs_paths = [path] if (path := checked.publishing["publish_path"]) else []
     if route := checked.docs["asyncapi_path"]:
         docs = AsyncAPIRoute.ensure_route(route)
         docs_paths += filter(None, (docs.path, docs.asyncapi_json_path, docs.asyncapi_yaml_path))
-    # The docs stay in the host.
+    # The docs and what publishes stay in the host.
     separate = checked.endpoints["management_bind"]
     for together in (paths, docs_paths) if separate else ([*paths, *docs_paths],):
         routes = Routes()
@@ -206,6 +212,14 @@ def _check_paths(checked: CheckedKeywords) -> None:
 
 def _lifespan(targets: Sequence[Any], keywords: LifespanKeywords) -> BrokerLifespan:
     return parse_targets(targets).lifespan or BrokerLifespan(*targets, **keywords)
+
+
+def _publishing(lifespan: BrokerLifespan, options: PublishingKeywords) -> list[EndpointRoute]:
+    if not (path := options["publish_path"]):
+        return []
+    from faststream_adapters._asyncapi.publish.endpoint import make_publish_asgi
+
+    return [(path, make_publish_asgi(lifespan, authorize=options["authorize"]))]
 
 
 def _endpoints(lifespan: BrokerLifespan, options: EndpointKeywords) -> list[EndpointRoute]:

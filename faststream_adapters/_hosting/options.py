@@ -6,6 +6,8 @@ from faststream.asgi import AsyncAPIRoute as UpstreamRoute
 from faststream.specification.base import SpecificationFactory
 
 from faststream_adapters._asyncapi import AsyncAPIRoute
+from faststream_adapters._asyncapi.publish.guard import Authorize
+from faststream_adapters._asyncapi.publish.options import AUTHORIZE
 from faststream_adapters._endpoints.options import DETAILS, MAX_HANDLER_AGE, TIMEOUT, TTL
 from faststream_adapters._lifecycle.options import LifespanKeywords
 from faststream_adapters._server.sockets import is_address
@@ -70,8 +72,18 @@ class DocsKeywords(TypedDict, total=False):
     ]
 
 
-class HostKeywords(LifespanKeywords, EndpointKeywords, total=False):
-    """The keywords of every host: those of the lifespan and of the endpoints."""
+@documented
+class PublishingKeywords(TypedDict, total=False):
+    """The page and the API that publish messages. They are never served at `management_bind`."""
+
+    publish_path: Annotated[
+        str | None, Option(None, "the path of the page and the API that publish messages; needs `authorize`")
+    ]
+    authorize: Annotated[Authorize | None, AUTHORIZE]
+
+
+class HostKeywords(LifespanKeywords, EndpointKeywords, PublishingKeywords, total=False):
+    """The keywords of every host: those of the lifespan, of the endpoints and of publishing."""
 
 
 class AdapterKeywords(HostKeywords, DocsKeywords, total=False):

@@ -3,7 +3,7 @@
 import logging
 from typing import Any, Literal, Protocol, TypeAlias
 
-Area = Literal["lifecycle", "health", "brokers", "docs", "metrics", "http", "server", "hosts"]
+Area = Literal["lifecycle", "health", "brokers", "docs", "publish", "metrics", "http", "server", "hosts"]
 
 _FASTSTREAM = logging.getLogger("faststream")
 """The logger of an application that has not been given one."""

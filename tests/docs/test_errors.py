@@ -25,6 +25,9 @@ ELSEWHERE = {
     "click.BadParameter(message)",  # The text of a SetupError.
     "SystemExit(status)",  # An exit code.
     # The texts of their callers.
+    "InvalidFieldError(channel.reason, ['channel'])",
+    "InvalidFieldError(str(error), ['channel'])",
+    "InvalidFieldError(str(error), ['message'])",
     "logger.warning(text, self.driver.name, *args, extra={'broker': self.driver.name})",
     "self.logger.log(level, text, **fields)",
     "RuntimeError(self._refusal)",

@@ -49,12 +49,14 @@ from faststream_adapters import (
     make_liveness_asgi,
     make_metrics_asgi,
     make_ping_asgi,
+    make_publish_asgi,
     make_readiness_asgi,
     make_startup_asgi,
     post,
 )
 from faststream_adapters._asgi.endpoint import Endpoint
-from faststream_adapters._standalone.handlers import AsgiRequest, GetHandler, PostHandler
+from faststream_adapters._asgi.request import AsgiRequest
+from faststream_adapters._standalone.handlers import GetHandler, PostHandler
 from faststream_adapters.fastapi import Context, FastStreamRouter, Logger, Message, provide_broker
 from faststream_adapters.fastapi.plugin import confluent, kafka, nats, rabbit, redis
 from faststream_adapters.litestar import FastStreamPlugin
@@ -188,6 +190,14 @@ assert_type(make_startup_asgi(lifespan, timeout=None), Endpoint)
 assert_type(make_metrics_asgi(CollectorRegistry(), include_in_schema=False), Endpoint)
 assert_type(make_metrics_asgi(targets=[broker, lifespan], compression=False), Endpoint)
 
+
+async def is_operator(request: Request) -> bool:
+    return request.headers["x-key"] == "1"
+
+
+assert_type(make_publish_asgi(lifespan, authorize=is_operator, timeout=1), Endpoint)
+assert_type(make_publish_asgi(broker, authorize=lambda request: "x-key" in request.headers), Endpoint)
+
 apps: list[ASGIApp] = [
     bare,
     posted,
@@ -217,6 +227,8 @@ app = AsgiFastStream(
     startup_path="/started",
     metrics_path="/metrics",
     metrics_registry=CollectorRegistry(),
+    publish_path="/publish",
+    authorize=is_operator,
     management_bind="127.0.0.1:8081",
     probe_timeout=1,
     probe_ttl=1.0,

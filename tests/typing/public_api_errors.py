@@ -12,6 +12,7 @@ from faststream_adapters import (
     get,
     make_metrics_asgi,
     make_ping_asgi,
+    make_publish_asgi,
 )
 from faststream_adapters.testing import assert_asyncapi
 
@@ -37,6 +38,8 @@ BrokerLifespan(broker, timeout=1)  # type: ignore[call-arg]
 make_ping_asgi(broker, timeout="1")  # type: ignore[arg-type]
 make_ping_asgi(broker, status=200)  # type: ignore[call-arg]
 make_ping_asgi("nats://localhost")  # type: ignore[arg-type]
+make_publish_asgi(broker, authorize=True)  # type: ignore[arg-type]
+make_publish_asgi(broker, authorize=lambda request: request.user)  # type: ignore[attr-defined]
 make_metrics_asgi(path="/metrics")  # type: ignore[call-arg]
 
 AsgiFastStream(broker, health_path="/health")  # type: ignore[call-arg]

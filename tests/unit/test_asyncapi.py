@@ -1450,7 +1450,7 @@ def test_a_stylesheet_without_the_react_component_is_refused() -> None:
 @pytest.mark.parametrize("make", [docs, lambda **keywords: AsyncAPIRoute("/docs", **keywords)])
 def test_try_it_out_is_refused(make: Any, keyword: str) -> None:
     make(**{keyword: None})
-    with pytest.raises(SetupError, match=f"{keyword} must be None: .* publish it to the live broker"):
+    with pytest.raises(SetupError, match=f"{keyword} must be None: .* the live broker. Use publish_path"):
         make(**{keyword: "/try"})
 
 

@@ -19,7 +19,12 @@ from faststream_adapters import (
 from faststream_adapters._asgi.endpoint import SchemaKeywords
 from faststream_adapters._asyncapi.view import PageKeywords
 from faststream_adapters._endpoints.options import LivenessKeywords, ProbeKeywords
-from faststream_adapters._hosting.options import DocsKeywords, EndpointKeywords, HostKeywords
+from faststream_adapters._hosting.options import (
+    DocsKeywords,
+    EndpointKeywords,
+    HostKeywords,
+    PublishingKeywords,
+)
 from faststream_adapters._lifecycle.options import LifespanKeywords
 from faststream_adapters._utils.options import complete, declared, seconds, split
 
@@ -75,7 +80,8 @@ def test_keywords_are_split_by_the_group_that_declares_them() -> None:
 
 
 def test_every_keyword_of_a_host_is_in_one_group() -> None:
-    names = [name for group in (LifespanKeywords, EndpointKeywords, DocsKeywords) for name in declared(group)]
+    groups = (LifespanKeywords, EndpointKeywords, PublishingKeywords, DocsKeywords)
+    names = [name for group in groups for name in declared(group)]
     assert len(names) == len(set(names))
     assert set(declared(HostKeywords)) | set(declared(DocsKeywords)) == set(names)
 

@@ -55,6 +55,7 @@ class NatsDriver(Driver):
 
     broker: NatsBroker
     load_balancing_hint = "a queue group (queue=...) or a durable pull consumer"
+    supports_publishing = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -172,6 +173,22 @@ class NatsDriver(Driver):
     def group(self, subscriber: Any) -> str | None:
         queue = getattr(subscriber, "queue", "")
         return queue or subscriber.extra_options.get("durable") or None
+
+    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:
+        subjects = [subscriber.subject.broker_address] if subscriber.subject else subscriber.filter_subjects
+        subject = dict(zip(subscriber.specification.subjects, subjects, strict=True))[address]
+        if {"*", ">"}.intersection(subject.split(".")):
+            return None
+        # The server then stores the message in this stream, or refuses it.
+        stream = getattr(subscriber, "stream", None)
+        return {"subject": subject} if stream is None else {"subject": subject, "stream": stream.name}
+
+    def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)
+        return True
+
+    def is_reserved_header(self, name: str) -> bool:
+        # With these the server deletes, delays or drops messages.
+        return name.startswith("nats-") or super().is_reserved_header(name)
 
     def dropped(self, subscriber: Any) -> int:
         dropped = self._slow_consumers.dropped

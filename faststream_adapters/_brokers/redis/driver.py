@@ -41,6 +41,7 @@ class RedisDriver(Driver):
 
     broker: RedisBroker
     load_balancing_hint = "a list, or a stream with a group"
+    supports_publishing = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -153,6 +154,17 @@ class RedisDriver(Driver):
     def group(self, subscriber: Any) -> str | None:
         stream = subscriber.config.stream_sub
         return None if stream is None else stream.group
+
+    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:
+        config = subscriber.config
+        if config.list_sub is not None:
+            return {"list": address}
+        if config.stream_sub is not None:
+            return {"stream": address, "maxlen": config.stream_sub.maxlen}
+        return None if subscriber.specification.channel.pattern else {"channel": address}
+
+    def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)
+        return True
 
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         reader: Reader | None = private.reader(subscriber)

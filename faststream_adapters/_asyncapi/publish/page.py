@@ -1,0 +1,222 @@
+"""The page: a form for each declared channel. It needs no script, loads nothing, and works by keyboard."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from itertools import groupby
+
+from faststream_adapters._asgi.markup import Html, join, tag
+from faststream_adapters._asgi.shell import Shell
+from faststream_adapters._utils.threads import SingleFlight
+
+from .channels import Channel
+from .outcome import Outcome
+from .validation import FieldError
+
+__all__ = ("Page",)
+
+_TITLE = "Publish a message"
+_MAX_OPEN = 3
+"""Up to this number of channels, all forms are open."""
+
+
+class Page:
+    """Renders the page, and the short one that refuses a request."""
+
+    def __init__(self) -> None:
+        css = (files("faststream_adapters._asyncapi") / "static" / "publish.css").read_text(encoding="utf-8")
+        self._shell = Shell(css, forms=True)
+        self._flight = SingleFlight()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of each page."""
+        return self._shell.headers
+
+    async def render(
+        self, channels: Sequence[Channel], token: str, outcome: Outcome | None, fields: Mapping[str, str]
+    ) -> bytes:
+        """Return the page.
+
+        Args:
+            channels: The channels.
+            token: The token of its forms.
+            outcome: What came of the form that was sent, or None.
+            fields: The fields of that form, which it keeps.
+        """
+        if not all(channel.has_sample for channel in channels):
+            # In a thread, because a schema takes milliseconds.
+            await self._flight.run(tuple(map(id, channels)), lambda: [channel.sample for channel in channels])
+        forms = [
+            _Form(number, channel, token, outcome, fields) for number, channel in enumerate(channels, start=1)
+        ]
+        sections: list[object] = [
+            tag("h1", _TITLE),
+            tag(
+                "p",
+                "What you publish here goes to the live brokers, as if the application had published it. "
+                "Messages are JSON.",
+                class_="text",
+            ),
+        ]
+        if outcome is not None and not any(form.is_sent for form in forms):
+            sections.append(_outcome(outcome, ()))
+        if not forms:
+            sections.append(tag("p", "The application declares no channel.", class_="note"))
+        open_all = len(forms) <= _MAX_OPEN
+        links: list[Html] = []
+        for broker, group in groupby(sorted(forms, key=lambda form: form.channel.broker), _broker):
+            of_broker = list(group)
+            sections += [tag("h2", broker), *(form.card(is_open=open_all) for form in of_broker)]
+            links += [tag("p", broker), tag("ul", *(tag("li", form.link) for form in of_broker))]
+        return self._shell.page(_TITLE, *sections, nav=join(*links) if links else None)
+
+    def refusal(self, outcome: Outcome) -> bytes:
+        """Return the page for a request that is refused before it is read."""
+        return self._shell.page(_TITLE, tag("h1", _TITLE), _outcome(outcome, ()))
+
+
+def _broker(form: "_Form") -> str:
+    return form.channel.broker
+
+
+class _Form:
+    """The form of one channel.
+
+    Args:
+        number: Its number on the page, for the ids of its elements.
+        channel: The channel.
+        token: The token of the page.
+        outcome: What came of the form that was sent, or None.
+        fields: The fields of that form.
+    """
+
+    def __init__(
+        self, number: int, channel: Channel, token: str, outcome: Outcome | None, fields: Mapping[str, str]
+    ) -> None:
+        self.channel = channel
+        self.is_sent = outcome is not None and fields.get("channel") == channel.name
+        self._anchor = f"channel-{number}"
+        self._token = token
+        self._outcome = outcome if self.is_sent else None
+        self._fields = fields if self.is_sent else {}
+
+    @property
+    def link(self) -> Html:
+        """The entry in the table of contents."""
+        return tag("a", self.channel.name, href=f"#{self._anchor}")
+
+    def card(self, *, is_open: bool) -> Html:
+        """Return the channel with its form."""
+        channel = self.channel
+        verb = "receives" if channel.is_consumed else "sends"
+        summary = tag("summary", tag("h3", tag("span", verb, class_="badge"), channel.name))
+        facts = [f"Address {channel.address}"] if channel.address not in {"", channel.name} else []
+        facts += ["The page waits for the subscriber's reply"] if channel.replies else []
+        content = tag(
+            "div",
+            tag("p", ". ".join(facts), ".", class_="note") if facts else None,
+            self._form() if not channel.reason else tag("p", channel.reason, class_="note"),
+            self._schema(),
+            # Browsers open what contains the target of a link.
+            id=self._anchor,
+        )
+        return tag("details", summary, content, class_="card", open=is_open or self.is_sent)
+
+    def _form(self) -> Html:
+        errors = f"{self._anchor}-outcome"
+        invalid = {str(error["loc"][0]) for error in self._errors if error["loc"]}
+        described = errors if self._outcome is not None else None
+        return join(
+            None if self._outcome is None else _outcome(self._outcome, self._errors, id_=errors),
+            tag(
+                "form",
+                tag("input", type="hidden", name="token", value=self._token),
+                tag("input", type="hidden", name="channel", value=self.channel.name),
+                self._area("message", "Message", 8, described, invalid=invalid, text=self._message),
+                self._area(
+                    "headers", "Headers, one on each line, as Name: value", 2, described, invalid=invalid
+                ),
+                tag(
+                    "p",
+                    tag("button", "Publish", type="submit", class_="primary"),
+                    " ",
+                    tag("button", "Only validate", type="submit", name="validate_only", value="1"),
+                    class_="buttons",
+                ),
+                method="post",
+                # The response is scrolled to this channel.
+                action=f"#{self._anchor}",
+                aria_label=f"Publish to {self.channel.name}",
+                autocomplete="off",
+            ),
+        )
+
+    def _area(
+        self,
+        name: str,
+        label: str,
+        rows: int,
+        described: str | None,
+        *,
+        invalid: Iterable[str],
+        text: str | None = None,
+    ) -> Html:
+        id_ = f"{self._anchor}-{name}"
+        value = self._fields.get(name, "") if text is None else text
+        return join(
+            tag("label", label, for_=id_),
+            tag(
+                "textarea",
+                # A browser drops the first line break.
+                "\n",
+                value,
+                id=id_,
+                name=name,
+                rows=rows,
+                spellcheck="false",
+                aria_invalid="true" if name in invalid else None,
+                aria_describedby=described,
+            ),
+        )
+
+    @property
+    def _message(self) -> str:
+        return self._fields.get("message", self.channel.sample.text)
+
+    @property
+    def _errors(self) -> Sequence[FieldError]:
+        return () if self._outcome is None else self._outcome.errors
+
+    def _schema(self) -> Html | None:
+        schema = self.channel.sample.schema
+        if not schema:
+            return None
+        text = json.dumps(schema, indent=2, ensure_ascii=False, default=str)
+        return tag("details", tag("summary", "JSON Schema of the message"), tag("pre", tag("code", text)))
+
+
+def _outcome(outcome: Outcome, errors: Sequence[FieldError], id_: str | None = None) -> Html:
+    good = outcome.status < 400  # noqa: PLR2004 (the statuses of errors)
+    facts: list[object] = []
+    if outcome.correlation_id and outcome.published:
+        facts.append(tag("p", "Correlation id ", tag("code", outcome.correlation_id), class_="note"))
+    if outcome.published and outcome.channel is not None and outcome.channel.replies:
+        reply = json.dumps(outcome.reply, indent=2, ensure_ascii=False)
+        facts += [tag("p", "Reply", class_="note"), tag("pre", tag("code", reply))]
+    items = [
+        tag("li", tag("code", ".".join(map(str, error["loc"])) or "message"), " ", error["msg"])
+        for error in errors or outcome.errors
+    ]
+    return tag(
+        "div",
+        tag("p", outcome.detail, class_="good" if good else "bad"),
+        tag("ul", *items) if items else None,
+        *facts,
+        class_="outcome",
+        id=id_,
+        role="status" if good else "alert",
+        # Screen readers read it first.
+        tabindex="-1",
+        autofocus=True,
+    )

@@ -1,0 +1,252 @@
+"""The declared channels: their names and addresses, and how each broker sends to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from faststream.confluent import KafkaBroker as ConfluentBroker
+from faststream.confluent import TopicPartition as ConfluentPartition
+from faststream.kafka import KafkaBroker, TopicPartition
+from faststream.mqtt import MQTTBroker, QoS
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue, RabbitRouter
+from faststream.redis import ListSub, PubSub, RedisBroker, StreamSub
+from nats.js.api import ConsumerConfig
+
+from faststream_adapters._asyncapi.publish.channels import AmbiguousChannelError, Channels
+from faststream_adapters._lifecycle.targets import TargetView
+from tests.harness.brokers import ALL_HARNESSES
+
+
+async def handle(message: int) -> None:
+    raise NotImplementedError
+
+
+async def answer(message: int) -> int:
+    raise NotImplementedError
+
+
+def _channels(*brokers: Any) -> Channels:
+    return Channels(TargetView(brokers))
+
+
+@pytest.mark.parametrize(
+    ("broker", "arguments", "options", "expected"),
+    [
+        (NatsBroker(), ("orders",), {}, {"orders": {"subject": "orders"}}),
+        (NatsBroker(), ("orders", "workers"), {}, {"orders": {"subject": "orders"}}),
+        (NatsBroker(), ("orders.*",), {}, {"orders.*": None}),
+        (NatsBroker(), ("orders.>",), {}, {"orders.>": None}),
+        (NatsBroker(), ("orders.{id}",), {}, {"orders.{id}": None}),
+        (
+            NatsBroker(),
+            ("orders",),
+            {"stream": JStream("shop"), "pull_sub": PullSub()},
+            {"orders": {"subject": "orders", "stream": "shop"}},
+        ),
+        (
+            NatsBroker(),
+            (),
+            {
+                "stream": JStream("shop"),
+                "config": ConsumerConfig(filter_subjects=["orders", "bills.*"]),
+            },
+            {"orders": {"subject": "orders", "stream": "shop"}, "bills.*": None},
+        ),
+        (KafkaBroker(), ("orders",), {}, {"orders": {"topic": "orders"}}),
+        (
+            KafkaBroker(),
+            ("orders", "bills"),
+            {"group_id": "shop"},
+            {"orders": {"topic": "orders"}, "bills": {"topic": "bills"}},
+        ),
+        (KafkaBroker(), (), {"pattern": "orders.*"}, {"orders.*": None}),
+        (
+            KafkaBroker(),
+            (),
+            {"partitions": [TopicPartition("orders", 2)]},
+            {"orders": {"topic": "orders", "partition": 2}},
+        ),
+        (ConfluentBroker(), ("orders",), {"batch": True}, {"orders": {"topic": "orders"}}),
+        (
+            ConfluentBroker(),
+            (),
+            {"partitions": [ConfluentPartition("orders", 1)]},
+            {"orders": {"topic": "orders", "partition": 1}},
+        ),
+        (RedisBroker(), ("orders",), {}, {"orders": {"channel": "orders"}}),
+        (RedisBroker(), ("orders.*",), {}, {"orders.*": None}),
+        (RedisBroker(), (PubSub("orders.*", pattern=True),), {}, {"orders.*": None}),
+        (RedisBroker(), ("orders.{id}",), {}, {"orders.{id}": None}),
+        (RedisBroker(), (), {"list": ListSub("orders", batch=True)}, {"orders": {"list": "orders"}}),
+        (
+            RedisBroker(),
+            (),
+            {"stream": StreamSub("orders", maxlen=9)},
+            {"orders": {"stream": "orders", "maxlen": 9}},
+        ),
+        (MQTTBroker(), ("shop/orders",), {}, {"shop/orders": {"topic": "shop/orders", "qos": 0}}),
+        (
+            MQTTBroker(),
+            ("orders",),
+            {"shared": "workers", "qos": QoS.AT_LEAST_ONCE},
+            {"orders": {"topic": "orders", "qos": 1}},
+        ),
+        (MQTTBroker(), ("shop/+",), {}, {"shop/+": None}),
+        (MQTTBroker(), ("shop/#",), {}, {"shop/#": None}),
+        (MQTTBroker(), ("shop/{id}",), {}, {"shop/{id}": None}),
+    ],
+)
+def test_a_subscriber_consumes_what_is_sent_to_its_addresses(
+    broker: Any, arguments: Any, options: Any, expected: dict[str, Any]
+) -> None:
+    subscriber = broker.subscriber(*arguments, **options)
+    subscriber(handle)
+    channels = _channels(broker)
+    assert {each.address for each in channels.all()} == set(expected)
+    for each in channels.all():
+        found = each.managed.driver.publish_arguments(subscriber, each.address)
+        assert found == expected[each.address]
+        assert bool(each.reason) is (found is None)
+        assert channels.find(each.name) is channels.find(each.address) is each
+
+
+@pytest.mark.parametrize(
+    ("queue", "exchange", "expected"),
+    [
+        ("orders", None, ("orders", "")),
+        (RabbitQueue("q", routing_key="orders"), RabbitExchange("shop"), ("orders", "shop")),
+        (
+            RabbitQueue("q", routing_key="orders.*"),
+            RabbitExchange("shop", type=ExchangeType.TOPIC),
+            None,
+        ),
+        (
+            RabbitQueue("q", routing_key="orders.new"),
+            RabbitExchange("shop", type=ExchangeType.TOPIC),
+            ("orders.new", "shop"),
+        ),
+        ("q", RabbitExchange("shop", type=ExchangeType.FANOUT), ("q", "shop")),
+        ("orders.*", None, ("orders.*", "")),
+    ],
+)
+def test_rabbitmq_routes_to_the_queue_of_a_subscriber(queue: Any, exchange: Any, expected: Any) -> None:
+    broker = RabbitBroker()
+    router = RabbitRouter("eu.")
+    subscriber = router.subscriber(queue, exchange)
+    subscriber(handle)
+    broker.include_router(router)
+    [channel] = _channels(broker).all()
+    arguments = channel.managed.driver.publish_arguments(subscriber, channel.address)
+    found = arguments and (arguments["routing_key"], arguments["exchange"].name)
+    assert found == (expected and (f"eu.{expected[0]}", expected[1]))
+
+
+@pytest.mark.parametrize(
+    ("broker", "replies"),
+    [
+        (NatsBroker(), True),
+        (RedisBroker(), True),
+        (RabbitBroker(), True),
+        (MQTTBroker(version="5.0"), True),
+        (MQTTBroker(version="3.1.1"), False),
+        (KafkaBroker(), False),
+        (ConfluentBroker(), False),
+    ],
+)
+def test_a_handler_that_declares_a_result_replies_where_the_broker_has_requests(
+    broker: Any, replies: bool
+) -> None:
+    broker.subscriber("answers")(answer)
+    broker.subscriber("silent")(handle)
+    broker.subscriber("quiet", no_reply=True)(answer)
+    broker.subscriber("forwards")(broker.publisher("next")(answer))
+    found = {each.address: each.replies for each in _channels(broker).all()}
+    assert found == {"answers": replies, "silent": False, "quiet": False, "forwards": False, "next": False}
+
+
+def test_names_are_those_of_the_document_made_unique() -> None:
+    first, second, other = NatsBroker(), NatsBroker(), RedisBroker()
+    for broker in (first, second, other):
+        broker.subscriber("orders")(handle)
+    first.subscriber("orders")(handle)
+    first.publisher("orders")
+    first.subscriber("bills", title="Bills")(handle)
+    first.subscriber("hidden", include_in_schema=False)(handle)
+    first.subscriber("read by the application itself")
+    channels = _channels(first, second, other)
+    assert [each.name for each in channels.all()] == [
+        "Bills",
+        "orders:Handle@NatsBroker 1#1",
+        "orders:Handle@NatsBroker 1#2",
+        "orders:Handle@NatsBroker 2",
+        "orders:Handle@RedisBroker 1",
+        "orders:Publisher",
+    ]
+    assert channels.find("Bills") is channels.find("bills")
+    assert channels.find("hidden") is None
+    with pytest.raises(AmbiguousChannelError, match="NatsBroker 2, orders:Handle@RedisBroker 1, orders:Pub"):
+        channels.find("orders")
+
+
+def test_channels_that_are_declared_later_are_found() -> None:
+    broker = NatsBroker()
+    channels = _channels(broker)
+    assert channels.all() == []
+    late: Any = broker.subscriber("late")
+    assert channels.find("late") is None
+    late(handle)
+    found = channels.find("late")
+    assert found is channels.find("late")
+    broker.publisher("later")
+    assert [each.address for each in channels.all()] == ["late", "later"]
+
+
+@pytest.mark.parametrize(
+    ("broker", "address"),
+    [
+        (NatsBroker(), "orders"),
+        (RedisBroker(), "orders"),
+        (RabbitBroker(), "orders"),
+        (MQTTBroker(), "orders"),
+        (KafkaBroker(), "orders"),
+        (ConfluentBroker(), "orders"),
+    ],
+)
+def test_a_publisher_has_the_address_that_it_sends_to(broker: Any, address: str) -> None:
+    broker.publisher("orders", schema=int)
+    [channel] = _channels(broker).all()
+    assert (channel.address, channel.is_consumed, channel.reason) == (address, False, "")
+
+
+def test_a_driver_of_another_package_does_not_support_publishing() -> None:
+    broker: Any = ALL_HARNESSES["acme"].broker("nats://127.0.0.1:1")
+    broker.subscriber("orders")(handle)
+    broker.publisher("bills")
+    assert {each.reason for each in _channels(broker).all()} == {
+        "The driver of this broker does not support publishing."
+    }
+    [subscriber] = broker.subscribers
+    driver = _channels(broker).all()[0].managed.driver
+    assert driver.publish_arguments(subscriber, "orders") is None
+    assert not driver.supports_request(subscriber)
+
+
+@pytest.mark.parametrize(
+    ("broker", "reserved"),
+    [
+        (NatsBroker(), {"nats-rollup", "nats-msg-id"}),
+        (RabbitBroker(), {"cc", "bcc"}),
+        (RedisBroker(), set()),
+        (KafkaBroker(), set()),
+    ],
+)
+def test_headers_with_which_a_message_could_go_elsewhere_are_reserved(
+    broker: Any, reserved: set[str]
+) -> None:
+    broker.publisher("orders")
+    [channel] = _channels(broker).all()
+    common = {"content-type", "correlation_id", "message_id", "reply_to"}
+    names = {*common, "nats-rollup", "nats-msg-id", "cc", "bcc", "x-request-id"}
+    assert set(filter(channel.managed.driver.is_reserved_header, names)) == common | reserved
