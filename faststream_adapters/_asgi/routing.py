@@ -1,6 +1,8 @@
 """Routing: endpoints match their exact path, other apps match by prefix."""
 
 from collections.abc import Iterator
+from functools import lru_cache
+from urllib.parse import quote, unquote
 
 from faststream.asgi.types import ASGIApp, Scope
 from faststream.exceptions import SetupError
@@ -37,6 +39,27 @@ def route_path(scope: Scope) -> str:
         if rest is not None:
             path = rest
     return path.removesuffix("/") or "/"
+
+
+def folder_of(scope: Scope) -> str:
+    """Return the location of what is below the requested URL, relative to it, for links in a page.
+
+    Args:
+        scope: An HTTP scope.
+
+    Returns:
+        The last segment of the path and a slash; an empty string if the path ends with a slash.
+    """
+    # Some hosts strip the mount's prefix from `path`. Relative links need the path in the client's URL.
+    return _folder_of(scope.get("raw_path") or quote(scope["path"], errors="replace").encode())
+
+
+# The cache is small, because the client chooses a part of the path.
+@lru_cache(maxsize=8)
+def _folder_of(raw_path: bytes) -> str:
+    last_segment = raw_path.partition(b"?")[0].decode("latin-1").rpartition("/")[2]
+    # Quoted again, so that no character in it forms a scheme or ends an attribute.
+    return f"{quote(unquote(last_segment), safe='')}/" if last_segment else ""
 
 
 def mount_scope(scope: Scope, prefix: str) -> Scope:

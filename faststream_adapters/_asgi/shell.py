@@ -108,4 +108,6 @@ class Shell:
         self, title: object, *main: object, head: Iterable[object] = (), nav: Html | None = None
     ) -> bytes:
         """Return a page; see `document` for the arguments."""
-        return document(title, *main, style=self._style, icon=self._icon, head=head, nav=nav).encode()
+        html = document(title, *main, style=self._style, icon=self._icon, head=head, nav=nav)
+        # A name may contain half of a surrogate pair, which has no encoding.
+        return html.encode(errors="replace")

@@ -9,11 +9,10 @@ import operator
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from enum import Enum
-from functools import lru_cache, partial
+from functools import partial
 from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack
-from urllib.parse import quote, unquote
 
 from faststream.asgi import AsyncAPIRoute as UpstreamRoute
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
@@ -23,7 +22,7 @@ from faststream.specification.base import SpecificationFactory
 
 from faststream_adapters._asgi.endpoint import Endpoint, Tags
 from faststream_adapters._asgi.responses import AsgiResponse
-from faststream_adapters._asgi.routing import route_path
+from faststream_adapters._asgi.routing import folder_of, route_path
 from faststream_adapters._asgi.slow_responses import send_when_made
 from faststream_adapters._lifecycle.targets import loggers_of, parse_targets
 from faststream_adapters._utils.garbage import existing_objects_frozen
@@ -335,20 +334,6 @@ def _compact(document: dict[str, Any]) -> str:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
-def _folder(scope: Scope) -> str:
-    """Return the location of the page's own files, relative to the requested URL."""
-    # Some hosts strip the mount's prefix from `path`. Relative links need the path in the client's URL.
-    return _folder_of(scope.get("raw_path") or quote(scope["path"], errors="replace").encode())
-
-
-# The cache is small, because the client chooses a part of the path.
-@lru_cache(maxsize=8)
-def _folder_of(raw_path: bytes) -> str:
-    last_segment = raw_path.partition(b"?")[0].decode("latin-1").rpartition("/")[2]
-    # Quoted again, so that no character in it forms a scheme or ends an attribute.
-    return f"{quote(unquote(last_segment), safe='')}/" if last_segment else ""
-
-
 class AsyncAPIDocs:
     """An ASGI app with the page at its root, and `asyncapi.json`, `asyncapi.yaml` and static files below it.
 
@@ -386,7 +371,7 @@ class AsyncAPIDocs:
         part = partial(_PartEndpoint, self._flight)
         self.json: Endpoint = part(lambda: self._version().json, include_in_schema=include_in_schema)
         self.yaml: Endpoint = part(lambda: self._version().yaml, include_in_schema=include_in_schema)
-        self.root: Endpoint = part(lambda: self._version().page, _folder)
+        self.root: Endpoint = part(lambda: self._version().page, folder_of)
         self._documents: dict[str, Endpoint] = {
             "/": self.root,
             "/asyncapi.json": self.json,

@@ -1,23 +1,21 @@
 """The endpoint that Prometheus scrapes."""
 
-import gzip
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import parse_qs
 
-from faststream.asgi.types import Receive, Scope, Send
+from faststream.asgi.types import Scope
 from faststream.exceptions import SetupError
 
 from faststream_adapters._asgi.endpoint import Endpoint, SchemaKeywords
-from faststream_adapters._asgi.negotiation import header, negotiate_encoding
+from faststream_adapters._asgi.negotiation import header
 from faststream_adapters._asgi.responses import AsgiResponse
-from faststream_adapters._asgi.slow_responses import send_when_made
+from faststream_adapters._asgi.slow_responses import SlowEndpoint, accepts_gzip, compress
 from faststream_adapters._lifecycle.targets import Target, TargetView
 from faststream_adapters._utils.extras import require
 from faststream_adapters._utils.options import complete
-from faststream_adapters._utils.redaction import redacted_traceback
 from faststream_adapters._utils.threads import SingleFlight
 
 from .brokers import BrokerMetrics
@@ -25,15 +23,6 @@ from .workers import DIRECTORY_VARIABLE, WorkerCollector
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
-
-_FAILED = AsgiResponse(
-    b"The metrics could not be collected. The log contains the error.",
-    500,
-    {"Content-Type": "text/plain; charset=utf-8"},
-)
-
-_GZIP_LEVEL = 6
-"""Level 9, Python's default, takes four times as long and produces the same size."""
 
 
 class _CombinedRegistry:
@@ -60,7 +49,7 @@ class _Collected:
         return self._metrics
 
 
-class _Metrics(Endpoint):
+class _Metrics(SlowEndpoint):
     def __init__(
         self,
         registry: "CollectorRegistry | None",
@@ -70,7 +59,7 @@ class _Metrics(Endpoint):
         **schema: Unpack[SchemaKeywords],
     ) -> None:
         self._client = require("prometheus_client", "metrics")
-        super().__init__(**schema)
+        super().__init__("The metrics could not be collected.", **schema)
         self._registry: Any = self._client.REGISTRY if registry is None else registry
         if not callable(getattr(self._registry, "collect", None)):
             msg = (
@@ -86,17 +75,13 @@ class _Metrics(Endpoint):
             target = TargetView(targets)
             self.loggers = target.loggers
             self._brokers = BrokerMetrics(target)
-        self._codings = ("gzip",) if compression else ("identity",)
+        self._compression = compression
         # With this variable set, prometheus_client keeps the metrics in files instead of in memory.
         directory = os.environ.get(DIRECTORY_VARIABLE)
         self._workers = None if directory is None else WorkerCollector(directory, self._log_broken)
         self._flight = SingleFlight()
-        self._failure_logged = False
 
-    def respond(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        return send_when_made(self._response(scope), scope, receive, send)
-
-    async def _response(self, scope: Scope) -> AsgiResponse:
+    async def _make(self, scope: Scope) -> AsgiResponse:
         choose_encoder = self._client.exposition.choose_encoder
         try:
             encode, content_type = choose_encoder(header(scope, b"accept"))
@@ -105,21 +90,18 @@ class _Metrics(Endpoint):
             encode, content_type = choose_encoder("")
         names = frozenset(parse_qs(scope.get("query_string", b"").decode("latin-1")).get("name[]", ()))
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        compressed = negotiate_encoding(header(scope, b"accept-encoding"), self._codings) == "gzip"
+        compressed = self._compression and accepts_gzip(scope)
         if compressed:
             headers["Content-Encoding"] = "gzip"
         if self._brokers is not None:
             self._brokers.update()
         # In a thread, because 10,000 series take 60 ms, which would block the event loop. Concurrent scrapes
         # share a collection, also if they ask for different formats.
-        try:
-            collected = await self._flight.run(names, partial(self._collect, names))
-            key = (collected, content_type, compressed)
-            body = await self._flight.run(key, partial(_encode, collected, encode, compressed=compressed))
-        except Exception as error:  # noqa: BLE001 (collectors of the application can raise anything)
-            self._log(error)
-            return _FAILED
+        collected = await self._flight.run(names, partial(self._collect, names))
+        key = (collected, content_type, compressed)
+        body = await self._flight.run(key, partial(_encode, collected, encode, compressed=compressed))
         if not names:
+            # Only now it is known that all metrics can be collected again.
             self._failure_logged = False
         return AsgiResponse(body, 200, headers)
 
@@ -127,13 +109,8 @@ class _Metrics(Endpoint):
         registry = self._registries()
         return _Collected(registry.restricted_registry(names) if names else registry)
 
-    def _log(self, error: Exception) -> None:
-        """Log the first failure; further ones only after all metrics could be collected again."""
-        if not self._failure_logged:
-            self._failure_logged = True
-            self.loggers["metrics"].error(
-                "The metrics could not be collected.\n%s", redacted_traceback(error)
-            )
+    def _log(self, traceback: str) -> None:
+        self.loggers["metrics"].error("The metrics could not be collected.\n%s", traceback)
 
     def _log_broken(self, name: str, reason: str) -> None:
         self.loggers["metrics"].warning(
@@ -157,7 +134,7 @@ class _Metrics(Endpoint):
 
 def _encode(collected: "_Collected", encode: Callable[[Any], bytes], *, compressed: bool) -> bytes:
     body = encode(collected)
-    return gzip.compress(body, _GZIP_LEVEL) if compressed else body
+    return compress(body) if compressed else body
 
 
 def make_metrics_asgi(
