@@ -163,6 +163,11 @@ class ManagedCheck:
             return "check_failed"
         return "not_started" if self._last is None else self._last.code
 
+    @property
+    def last(self) -> Result | None:
+        """The result of the last call that has ended or taken too long."""
+        return self._last
+
     def cached_result(self, ttl: float) -> Result | None:
         """Return a result that is at most as old as its own `ttl` or this one allows, or None."""
         allowed, last = max(ttl, self._health_check.ttl), self._last

@@ -12,6 +12,7 @@ from faststream_adapters._brokers.driver import Driver
 from .broker_check import Result
 from .health_change import HealthChange, Kind
 from .health_hook import HealthHook
+from .statistics import Collected
 from .targets import TargetView
 
 if TYPE_CHECKING:
@@ -24,16 +25,19 @@ POLL_INTERVAL = 0.5
 class HealthObserver:
     """Compares the codes of a lifespan's components with those that it has reported.
 
+    It reports to the application's `on_health_change`, and to the history that an endpoint shows. Without
+    either it does nothing.
+
     Invariant: the codes are reported while the lifespan is starting or running. The old code of a change is
     the new code of the component's previous one, or "not_started" for the first one since the start. What
     ends in the drain or after a failed start is not reported: the state of the lifespan says that.
 
     Args:
         lifespan: The lifespan, whose state is followed.
-        hook: Receives the changes.
+        hook: Receives the changes, if the application has a function for them.
     """
 
-    def __init__(self, lifespan: "BrokerLifespan", hook: HealthHook) -> None:
+    def __init__(self, lifespan: "BrokerLifespan", hook: HealthHook | None) -> None:
         self._lifespan = lifespan
         self._target = TargetView([lifespan])
         self._hook = hook
@@ -52,11 +56,19 @@ class HealthObserver:
             self._codes = {}
             # An event belongs to the event loop in which it was first awaited.
             self._wake = asyncio.Event()
-            self._task = asyncio.create_task(self._watch())
-        elif state == "running":
+        if state in {"starting", "running"}:
             self._wake.set()
+            # Hooks may have added brokers that an endpoint shows.
+            if self._task is None and self._is_needed:
+                self._task = asyncio.create_task(self._watch())
         else:
             self.end()
+
+    @property
+    def _is_needed(self) -> bool:
+        """Whether the application has a function for the changes, or an endpoint shows them."""
+        collected = [self._lifespan.collected, *(each.collected for each in self._target.managed_brokers)]
+        return self._hook is not None or any(Collected.HISTORY in each for each in collected)
 
     def on_check(self, driver: Driver, result: Result) -> None:
         """Compare the codes now if a check has another result than the last comparison."""
@@ -72,7 +84,8 @@ class HealthObserver:
 
     async def wait_ended(self) -> None:
         """Wait until the last changes are reported, or the hook gives them up."""
-        await self._hook.wait_ended()
+        if self._hook is not None:
+            await self._hook.wait_ended()
 
     def _compare(self) -> None:
         """Report which codes have changed."""
@@ -84,12 +97,17 @@ class HealthObserver:
                 self._target.loggers["health"].error("The health could not be read: %s.", kind)
             return
         now = datetime.now(UTC)
+        changes = []
         # A component that no longer exists is not started.
         for key in self._codes | codes:
             old, new = self._codes.get(key, "not_started"), codes.get(key, "not_started")
             if old != new:
-                self._hook.add(HealthChange(*key, old, new, now))
+                changes.append(HealthChange(*key, old, new, now))
         self._codes = codes
+        self._lifespan.status.history.add(changes)
+        if self._hook is not None:
+            for change in changes:
+                self._hook.add(change)
 
     def _read(self) -> Iterator[tuple[tuple[Kind, str], Code]]:
         """Yield the codes as the details of a probe show them; those of brokers without a new check."""
@@ -107,6 +125,8 @@ class HealthObserver:
         while True:
             self._wake.clear()
             self._compare()
+            for managed in self._target.managed_brokers:
+                managed.mark_rates()
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_INTERVAL):
                     await self._wake.wait()

@@ -108,7 +108,7 @@ class BrokerLifespan:
         self._context: Context
         self._errors: list[Exception] = []
         """What the hooks of the shutdown have raised."""
-        self._observer = None if hook is None else HealthObserver(self, HealthHook(hook, self.loggers))
+        self._observer = HealthObserver(self, None if hook is None else HealthHook(hook, self.loggers))
         self.prepare_brokers()
         explain_refusal()
 
@@ -284,8 +284,7 @@ class BrokerLifespan:
 
     def end_observation(self) -> None:
         """Report no more changes of the health: what ends from now on is meant to end."""
-        if self._observer is not None:
-            self._observer.end()
+        self._observer.end()
 
     def drain(self, then: Callable[[], object]) -> None:
         """Begin to drain now, and call a function after `drain_delay`; can be called in any thread.
@@ -516,10 +515,7 @@ class BrokerLifespan:
         if self._drained is not None:
             await cancel_and_wait(self._drained, loggers=self.loggers)
         self.end_observation()
-        ends = [check.wait_ended() for check in self.checks]
-        if self._observer is not None:
-            ends.append(self._observer.wait_ended())
-        await asyncio.gather(*ends)
+        await asyncio.gather(self._observer.wait_ended(), *(check.wait_ended() for check in self.checks))
         await self._group.release()
 
 

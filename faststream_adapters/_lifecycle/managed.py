@@ -261,6 +261,11 @@ class ManagedBroker:
         if closed == (self.publishing.state == "open"):
             self.publishing.set("refusing" if closed else "open")
 
+    def mark_rates(self) -> None:
+        """Prepare the rates of messages, if messages are counted; called often."""
+        if self.statistics is not None:
+            self.statistics.mark(self.broker.subscribers)
+
     def collect(self, what: Collected) -> None:
         """Collect this too from now on."""
         self.collected |= what

@@ -1,4 +1,4 @@
-"""Explain in logs and errors why a broker is not up."""
+"""Explain in words why a broker is not up, and why a subscriber does not consume."""
 
 import errno
 import os
@@ -23,6 +23,16 @@ BROKER_REASONS: dict[Code, str] = {
     "auth_failed": "the credentials were rejected",
     "closed": "the connection is closed",
     "not_started": "it is not connected",
+}
+
+SUBSCRIBER_REASONS: dict[Code, str] = {
+    "not_permitted": "the server does not allow it to subscribe",
+    "task_failed": "its task has ended",
+    "consumer_missing": "the server no longer has its consumer, group, stream or queue",
+    "consumer_mismatch": "the server has something else than it declares",
+    "consumer_paused": "its consumer is paused on the server",
+    "error": "its check or its start failed",
+    "timeout": "the server did not report on its consumer in time",
 }
 
 

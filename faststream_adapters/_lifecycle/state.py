@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from weakref import WeakSet
 
 from faststream_adapters._utils.loggers import Loggers
 from faststream_adapters._utils.redaction import redacted_traceback
 
 from .broker_check import Observer
+from .history import History
 from .options import State
 
 
@@ -31,6 +33,10 @@ class LifespanState:
         self.current: State = "stopped"
         self.was_running = False
         """Whether the state was ever `running`."""
+        self.since = datetime.now(UTC)
+        """When it became what it is, in UTC."""
+        self.history = History()
+        """The last changes, also those of the health if an endpoint shows them."""
         self.drain_begun = asyncio.Event()
         """Set unless the lifespan is starting or running."""
         self.drain_begun.set()
@@ -40,7 +46,8 @@ class LifespanState:
 
     def set(self, new: State) -> None:
         """Change the state and report the change."""
-        old, self.current = self.current, new
+        old, self.current, self.since = self.current, new, datetime.now(UTC)
+        self.history.add_state(old, new)
         self.was_running = self.was_running or new == "running"
         if new == "starting":
             # An event belongs to the event loop in which it was first awaited.

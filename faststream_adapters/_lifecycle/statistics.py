@@ -1,5 +1,7 @@
 """Message statistics of subscribers, counted by a light middleware of the broker."""
 
+import math
+from collections.abc import Iterable
 from enum import Flag, auto
 from time import monotonic, time
 from types import TracebackType
@@ -9,6 +11,12 @@ from faststream import BaseMiddleware, ContextRepo
 from faststream.exceptions import IgnoredException
 
 from faststream_adapters._compat.faststream import Subscriber
+
+RATE_PERIOD = 30.0
+"""Seconds between two marks: a rate is that of the last one to two periods."""
+
+_MIN_RATE_PERIOD = 5.0
+"""Seconds after the first mark before which there is no rate."""
 
 _ATTRIBUTE = "_faststream_adapters_counts"
 
@@ -23,12 +31,14 @@ class Collected(Flag):
     """The numbers of messages that wait on the servers."""
     CHECKS = auto()
     """The results of the application's own checks, also without a probe."""
+    HISTORY = auto()
+    """The last changes of the health, and the rates of messages."""
 
 
 class Counts:
     """The counts of a subscriber's messages since the process started; a batch is one message."""
 
-    __slots__ = ("failed", "last_message_at", "received", "started")
+    __slots__ = ("failed", "last_message_at", "marks", "received", "started")
 
     def __init__(self) -> None:
         self.received = 0
@@ -37,6 +47,8 @@ class Counts:
         """How many of them ended with an error that no middleware of the application handled."""
         self.last_message_at: float | None = None
         """The Unix time of the last one."""
+        self.marks = (0, 0)
+        """How many messages were received before the last two marks."""
         self.started: dict[object, float] = {}
         """When each message in flight was received, on the clock of `time.monotonic`, the oldest first."""
 
@@ -60,6 +72,29 @@ class Statistics:
 
     def __init__(self) -> None:
         self._started: dict[object, float] = {}
+        self._marked = (-math.inf, -math.inf)
+        """When the last two marks were made, on the clock of `time.monotonic`."""
+
+    def mark(self, subscribers: Iterable[Subscriber]) -> None:
+        """Remember the counts of subscribers for their rates; called often, and does that once per period."""
+        now = monotonic()
+        elapsed = now - self._marked[1]
+        if elapsed < RATE_PERIOD:
+            return
+        # After a pause, as when the application was stopped, older counts say nothing about the rate now.
+        begins = elapsed >= 2 * RATE_PERIOD
+        self._marked = (now if begins else self._marked[1], now)
+        for subscriber in subscribers:
+            counts = self[subscriber]
+            counts.marks = (counts.received if begins else counts.marks[1], counts.received)
+
+    def rate(self, subscriber: Subscriber) -> float | None:
+        """Return the messages per second that a subscriber has received lately; None if that is unknown."""
+        elapsed = monotonic() - self._marked[0]
+        if not _MIN_RATE_PERIOD <= elapsed < math.inf:
+            return None
+        counts = self[subscriber]
+        return (counts.received - counts.marks[0]) / elapsed
 
     @property
     def oldest(self) -> float:

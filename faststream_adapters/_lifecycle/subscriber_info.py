@@ -12,8 +12,8 @@ from .selectors import NamedSubscriber
 class SubscriberInfo:
     """A subscriber of a lifespan, as it was when `subscribers` was read.
 
-    The counters are None unless an endpoint needs them: all of them for metrics, and all but the backlog for
-    liveness with `max_handler_age`. A batch counts as one message.
+    The counters are None unless an endpoint needs them: all of them for metrics and the status page, and all
+    but the backlog for liveness with `max_handler_age`. A batch counts as one message.
 
     Args:
         name: The name of its handler, with `@destination` and `@broker` where needed to be unique.

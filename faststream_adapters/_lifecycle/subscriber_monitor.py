@@ -12,6 +12,8 @@ from faststream_adapters._brokers.driver import Driver, Mismatch
 from faststream_adapters._compat.faststream import Subscriber
 from faststream_adapters._utils.redaction import redact
 
+from .reasons import SUBSCRIBER_REASONS
+
 HANDLERS_TIMEOUT = 30.0
 """Seconds that handlers have to finish before their subscriber is restarted anyway."""
 
@@ -23,15 +25,6 @@ CONCURRENT_CHECKS = 50
 
 A task for each of 1,000 subscribers would stall the event loop for 20 ms, and the server would get a burst.
 """
-
-_REASONS: dict[Code, str] = {
-    "not_permitted": "the server does not allow it to subscribe",
-    "task_failed": "its task has ended",
-    "consumer_missing": "the server no longer has its consumer, group, stream or queue",
-    "consumer_paused": "its consumer is paused on the server",
-    "error": "its check or its start failed",
-    "timeout": "the server did not report on its consumer in time",
-}
 
 _CHANGES: dict[Code, str] = {
     "ok": "consumes again",
@@ -302,7 +295,7 @@ class SubscriberMonitor:
             "%s: the subscriber %s does not consume: %s.",
             self.driver.name,
             name,
-            _REASONS.get(code, code),
+            SUBSCRIBER_REASONS.get(code, code),
             extra=fields,
         )
 

@@ -12,6 +12,7 @@ from faststream.exceptions import AckMessage, NackMessage, RejectMessage, SkipMe
 from faststream.nats import NatsBroker, NatsMessage, TestNatsBroker
 
 from faststream_adapters import make_metrics_asgi
+from faststream_adapters._lifecycle import statistics as statistics_module
 from faststream_adapters._lifecycle.managed import managed_broker
 from faststream_adapters._lifecycle.statistics import Collected, Counts, Statistics
 from faststream_adapters._lifecycle.targets import TargetView
@@ -228,3 +229,61 @@ def test_statistics_are_collected_only_if_an_endpoint_shows_them() -> None:
     assert statistics is not None
     make_metrics_asgi(targets=[broker])
     assert managed_broker(broker).statistics is statistics
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(statistics_module, "monotonic", lambda: self.now)
+
+
+async def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, broker = Clock(monkeypatch), NatsBroker()
+    statistics = collecting(broker)
+    subscriber = broker.subscriber("jobs")
+    subscriber(print)
+    rates: list[float | None] = []
+    async with TestNatsBroker(broker):
+        for messages in (0, 5, 10, 20, 40, 80):
+            for _ in range(messages):
+                await broker.publish("tea", "jobs")
+            clock.now += 15.0
+            managed_broker(broker).mark_rates()
+            rates.append(statistics.rate(subscriber))
+    # A period of 30 s begins with the first mark; a rate is that of the last one to two.
+    assert rates == [None, 5 / 15, 15 / 30, 35 / 45, 60 / 30, 140 / 45]
+
+
+async def test_there_is_no_rate_before_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, broker = Clock(monkeypatch), NatsBroker()
+    statistics = collecting(broker)
+    subscriber = broker.subscriber("jobs")
+    assert statistics.rate(subscriber) is None
+    managed_broker(broker).mark_rates()
+    clock.now += 4.9
+    assert statistics.rate(subscriber) is None
+    clock.now += 0.1
+    assert statistics.rate(subscriber) == 0
+
+
+async def test_the_rate_begins_anew_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, broker = Clock(monkeypatch), NatsBroker()
+    statistics = collecting(broker)
+    subscriber = broker.subscriber("jobs")
+    subscriber(print)
+    managed = managed_broker(broker)
+    managed.mark_rates()
+    async with TestNatsBroker(broker):
+        await broker.publish("tea", "jobs")
+        clock.now += 600.0
+        managed.mark_rates()
+        clock.now += 10.0
+        assert statistics.rate(subscriber) == 0
+
+
+def test_without_statistics_no_rate_is_prepared() -> None:
+    managed = managed_broker(NatsBroker())
+    managed.mark_rates()
+    assert managed.statistics is None
