@@ -29,6 +29,7 @@ __all__ = (
     "make_publish_asgi",
     "make_readiness_asgi",
     "make_startup_asgi",
+    "make_status_asgi",
     "post",
 )
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         make_readiness_asgi,
         make_startup_asgi,
     )
+    from ._endpoints.status.endpoint import make_status_asgi
     from ._hosting.middleware import FastStreamMiddleware
     from ._lifecycle.health_change import HealthChange
     from ._lifecycle.health_check import HealthCheck
@@ -64,6 +66,7 @@ else:
             "make_readiness_asgi",
             "make_startup_asgi",
         ),
+        "._endpoints.status.endpoint": ("make_status_asgi",),
         "._hosting.middleware": ("FastStreamMiddleware",),
         "._lifecycle.health_change": ("HealthChange",),
         "._lifecycle.health_check": ("HealthCheck",),

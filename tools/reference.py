@@ -22,7 +22,7 @@ from faststream_adapters._asgi.endpoint import SchemaKeywords
 from faststream_adapters._asgi.request import AsgiRequest
 from faststream_adapters._asyncapi.view import PageKeywords
 from faststream_adapters._compat.faststream import Broker
-from faststream_adapters._endpoints.options import LivenessKeywords
+from faststream_adapters._endpoints.options import LivenessKeywords, StatusKeywords
 from faststream_adapters._hosting.options import DocsKeywords, EndpointKeywords, PublishingKeywords
 from faststream_adapters._lifecycle.options import LifespanKeywords, State
 from faststream_adapters._utils.options import declared, type_of
@@ -41,6 +41,7 @@ _TAKERS: dict[str, Any] = {
     "docs": DocsKeywords,
     "publishing": PublishingKeywords,
     "probe": LivenessKeywords,
+    "status": StatusKeywords,
     "page": PageKeywords,
     "route": SchemaKeywords,
 }
@@ -130,7 +131,7 @@ def keywords() -> str:
         [code(name), code(type_text(type_of(group, name))), default(option.default), taker, option.text]
         for taker, group in _TAKERS.items()
         for name, option in declared(group).items()
-        if taker != "probe" or name not in declared(SchemaKeywords)
+        if taker not in {"probe", "status"} or name not in declared(SchemaKeywords)
     ]
     return table(["Keyword", "Type", "Default", "Taken by", "Meaning"], rows)
 

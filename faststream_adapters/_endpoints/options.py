@@ -1,5 +1,7 @@
-"""Keywords of the probes."""
+"""Keywords of the probes and of the status page."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from faststream_adapters._asgi.endpoint import SchemaKeywords
@@ -19,6 +21,29 @@ def _check_status(name: str, value: Any) -> str | None:
     if value is None or (is_int and _MIN_STATUS <= value <= _MAX_STATUS):
         return None
     return f"{name} must be an HTTP status from {_MIN_STATUS} to {_MAX_STATUS}, not {value!r}."
+
+
+def _check_refresh(name: str, value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SECONDS:
+        return None
+    return f"{name} must be a whole number of seconds from 0 to {_MAX_SECONDS}, not {value!r}."
+
+
+_LINK = re.compile(r"(?:https?:|(?![A-Za-z][A-Za-z0-9+.-]*:))[!-~]+")
+"""A URL with a scheme that cannot run a script, or without a scheme."""
+
+
+def _check_links(name: str, value: Any) -> str | None:
+    valid = value is None or (
+        isinstance(value, Mapping)
+        and all(isinstance(text, str) for text in value)
+        and all(isinstance(url, str) and _LINK.fullmatch(url) for url in value.values())
+    )
+    return (
+        None
+        if valid
+        else f'{name} must be texts with http(s) URLs or paths: {name}={{"Runbook": "https://…"}}.'
+    )
 
 
 OK_STATUS = Option(
@@ -64,3 +89,21 @@ class LivenessKeywords(ProbeKeywords, total=False):
     """Keywords of `make_liveness_asgi`."""
 
     max_handler_age: Annotated[float | None, MAX_HANDLER_AGE]
+
+
+@documented
+class StatusKeywords(SchemaKeywords, total=False):
+    """Keywords of `make_status_asgi`."""
+
+    refresh: Annotated[
+        int, Option(5, "seconds after which the browser loads the page again; 0: never", _check_refresh)
+    ]
+    links: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            None,
+            "texts and URLs of links on the page, such as to a runbook; those that are relative begin below "
+            "the page",
+            _check_links,
+        ),
+    ]

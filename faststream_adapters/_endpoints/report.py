@@ -5,6 +5,7 @@ from time import monotonic
 from typing import Any, Literal, NamedTuple
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
+from faststream_adapters._compat.faststream import Subscriber
 from faststream_adapters._lifecycle.broker_check import Result
 from faststream_adapters._lifecycle.health_check import ManagedCheck
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
@@ -21,6 +22,9 @@ Results = Mapping[Checked, Result]
 
 ResultOf = Callable[[Checked], Result | None]
 """Returns a result that is good enough for a verdict, or None."""
+
+Status = Literal["pass", "warn", "fail"]
+"""Source: draft-inadarei-api-health-check-06."""
 
 Component = Literal["broker", "subscriber"]
 
@@ -151,12 +155,53 @@ class Snapshot(NamedTuple):
     subscribers: Sequence[SubscriberReading]
 
 
+def last_verdict(target: TargetView) -> Code:
+    """Return the verdict of readiness from the checks that supervision makes every second."""
+    return readiness(target, _last_result) or "not_started"
+
+
+def status_of(code: Code, *, counts: bool) -> Status:
+    """Return the status of a component: "fail" only if its fault decides the verdict.
+
+    Args:
+        code: Its code.
+        counts: Whether it decides the verdict.
+    """
+    return "pass" if code in NO_FAULTS else "fail" if counts else "warn"
+
+
+def subscriber_status(managed: ManagedBroker, subscriber: Subscriber, code: Code, *, counts: bool) -> Status:
+    """Return the status of a subscriber.
+
+    Args:
+        managed: Its broker.
+        subscriber: The subscriber.
+        code: Its code.
+        counts: Whether the subscribers of the broker decide the verdict.
+    """
+    # One that is not started is no failure: the application decides which ones it starts.
+    counts = counts and code != "not_started" and not managed.is_optional(subscriber)
+    return status_of(code, counts=counts)
+
+
+def total_status(code: Code, statuses: Container[object]) -> Status:
+    """Return the status of the whole.
+
+    Args:
+        code: The verdict.
+        statuses: The statuses of the components.
+    """
+    if code != "ok":
+        return "fail"
+    return "warn" if "warn" in statuses else "pass"
+
+
 def snapshot(target: TargetView) -> Snapshot:
     """Return what is known of a target, from the checks that supervision makes every second."""
     running = [each for each in dict.fromkeys(target.lifespans) if each.state == "running"]
     checks = [check for lifespan in running for check in lifespan.checks]
     return Snapshot(
-        readiness(target, _last_result) or "not_started",
+        last_verdict(target),
         {name: managed.restarts for name, managed in target.named},
         # Two lifespans that share a broker may have checks of the same name: the one that fails counts.
         {each.name: each.code for each in sorted(checks, key=lambda each: each.code != "ok")},
@@ -214,18 +259,14 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
         entries.append(entry)
         for named in subscribers.get(managed, ()):
             subscriber_code = managed.subscriber_code(named.subscriber)
-            # A subscriber that is not started is no failure: the application decides which ones it starts.
-            fails = (
-                "subscriber" in parts
-                and subscriber_code != "not_started"
-                and not managed.is_optional(named.subscriber)
+            status = subscriber_status(
+                managed, named.subscriber, subscriber_code, counts="subscriber" in parts
             )
-            failure = "fail" if fails else "warn"
             entries.append(
                 {
                     "componentType": "subscriber",
                     "componentId": named.name,
-                    "status": "pass" if subscriber_code in NO_FAULTS else failure,
+                    "status": status,
                     "code": subscriber_code,
                 }
             )
@@ -235,9 +276,8 @@ def details(target: TargetView, code: Code, results: Results, counted: Counted) 
             entry |= _observed(result, result.code, counts=not check.optional, now=now)
             checks.setdefault("HealthCheck", []).append(entry)
     statuses = {entry.get("status") for entries in checks.values() for entry in entries}
-    success = "warn" if "warn" in statuses else "pass"
     return {
-        "status": success if code == "ok" else "fail",
+        "status": total_status(code, statuses),
         "code": code,
         "state": sorted({lifespan.state for lifespan in target.lifespans}),
         "checks": checks,
@@ -254,7 +294,7 @@ def _observed(result: Result, code: Code, *, counts: bool, now: float) -> dict[s
         now: The time on the clock of `time.monotonic`.
     """
     return {
-        "status": "pass" if code == "ok" else "fail" if counts else "warn",
+        "status": status_of(code, counts=counts),
         "code": code,
         "observedValue": round(result.seconds * 1000, 3),
         "observedUnit": "ms",

@@ -1,7 +1,9 @@
 """Assemble the lifespan and the endpoints of a host from targets and keywords."""
 
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
+from urllib.parse import quote
 
 from faststream import AsyncAPI
 from faststream.asgi.types import ASGIApp
@@ -19,6 +21,7 @@ from faststream_adapters._endpoints.probes import (
     make_readiness_asgi,
     make_startup_asgi,
 )
+from faststream_adapters._endpoints.status import make_status_asgi
 from faststream_adapters._lifecycle.lifespan import BrokerLifespan
 from faststream_adapters._lifecycle.options import LifespanKeywords
 from faststream_adapters._lifecycle.targets import Target, parse_targets
@@ -116,7 +119,7 @@ def assemble(
     """
     checked = check_keywords(targets, keywords, of)
     lifespan = _lifespan(targets, checked.lifespan)
-    endpoints = _endpoints(lifespan, checked.endpoints)
+    endpoints = _endpoints(lifespan, checked)
     publishing = _publishing(lifespan, checked.publishing)
     address = checked.endpoints["management_bind"] or None
     management_of(lifespan).add(address, endpoints)
@@ -198,6 +201,8 @@ def _check_effects(keywords: AdapterKeywords) -> None:
 
 def _check_paths(checked: CheckedKeywords) -> None:
     paths = [str(value) for name, value in checked.endpoints.items() if name.endswith("_path") and value]
+    if status := checked.endpoints["status_path"]:
+        paths.append(_json_path(status))
     docs_paths = [path] if (path := checked.publishing["publish_path"]) else []
     if route := checked.docs["asyncapi_path"]:
         docs = AsyncAPIRoute.ensure_route(route)
@@ -222,7 +227,24 @@ def _publishing(lifespan: BrokerLifespan, options: PublishingKeywords) -> list[E
     return [(path, make_publish_asgi(lifespan, authorize=options["authorize"]))]
 
 
-def _endpoints(lifespan: BrokerLifespan, options: EndpointKeywords) -> list[EndpointRoute]:
+def _json_path(status_path: str) -> str:
+    # A page at the root has no name of its own.
+    return f"{status_path.rstrip('/') or '/status'}.json"
+
+
+def _links(checked: CheckedKeywords) -> dict[str, str]:
+    """Return the links of the status page, relative to it, because a host may add a prefix to all paths."""
+    paths = {"Metrics": checked.endpoints["metrics_path"]}
+    if not checked.endpoints["management_bind"]:
+        docs = checked.docs["asyncapi_path"]
+        paths["AsyncAPI"] = AsyncAPIRoute.ensure_route(docs).path if docs else None
+        paths["Publish"] = checked.publishing["publish_path"]
+    start = checked.endpoints["status_path"]
+    return {text: quote(posixpath.relpath(path, start)) for text, path in paths.items() if path}
+
+
+def _endpoints(lifespan: BrokerLifespan, checked: CheckedKeywords) -> list[EndpointRoute]:
+    options = checked.endpoints
     probe = ProbeKeywords(
         timeout=options["probe_timeout"], ttl=options["probe_ttl"], details=options["probe_details"]
     )
@@ -235,4 +257,7 @@ def _endpoints(lifespan: BrokerLifespan, options: EndpointKeywords) -> list[Endp
         routes.append((path, make_liveness_asgi(lifespan, **liveness)))
     if path := options["metrics_path"]:
         routes.append((path, make_metrics_asgi(options["metrics_registry"], targets=[lifespan])))
+    if path := options["status_path"]:
+        status = make_status_asgi(lifespan, links=_links(checked))
+        routes += [(path, status), (_json_path(path), status.json)]
     return routes

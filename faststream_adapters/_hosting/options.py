@@ -36,6 +36,9 @@ class EndpointKeywords(TypedDict, total=False):
     readiness_path: Annotated[str | None, Option(None, "the path of the readiness probe")]
     startup_path: Annotated[str | None, Option(None, "the path of the startup probe")]
     metrics_path: Annotated[str | None, Option(None, "the path of the Prometheus metrics")]
+    status_path: Annotated[
+        str | None, Option(None, "the path of the status page; its JSON document is beside it, at `.json`")
+    ]
     management_bind: Annotated[
         str | None,
         Option(

@@ -34,7 +34,9 @@ PROBES = {
     "readiness_path": "/health/ready",
     "startup_path": "/startupz",
 }
-PATHS = {**PROBES, "metrics_path": "/metrics", "asyncapi_path": "/asyncapi"}
+PATHS = {**PROBES, "metrics_path": "/metrics", "status_path": "/status", "asyncapi_path": "/asyncapi"}
+STATUS = {"/status": "text/html; charset=utf-8", "/status.json": "application/json"}
+"""The status, which is never twice the same."""
 DOCUMENTS = {
     "/asyncapi": "text/html; charset=utf-8",
     "/asyncapi.json": "application/json",
@@ -44,6 +46,7 @@ DOCUMENTS = {
 }
 ENDPOINTS = (
     *PATHS.values(),
+    "/status.json",
     "/asyncapi.json",
     "/asyncapi.yaml",
     "/asyncapi/asyncapi.json",
@@ -178,6 +181,51 @@ async def test_metrics_are_negotiated_with_the_scraper(host: Host, orders: Order
             assert response.text.splitlines()[-2:] == ["teas_total 3.0", "# EOF"], path
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_the_status_is_a_page_and_a_document(host: Host, orders: Orders, method: str) -> None:
+    async with serving(build(host, orders)) as served:
+        await orders.place()
+        for path, content_type in STATUS.items():
+            for url in (path, f"{path}/"):
+                response = await served.http.request(method, url)
+                assert response.status_code == 200, url
+                assert response.headers["content-type"] == content_type, url
+                assert response.headers["cache-control"] == "no-store", url
+                assert (response.content == b"") == (method == "HEAD"), url
+        if method == "GET":
+            page = await served.text("/status")
+            assert "All brokers reply" in page
+            assert orders.subject in page
+            document = (await served.http.get("/status.json")).json()
+            assert (document["status"], document["state"]) == ("pass", ["running"])
+            assert [each["received"] for each in document["subscribers"]] == [1]
+
+
+async def test_the_status_is_shown_while_nothing_runs(host: Host, orders: Orders) -> None:
+    async with client(build(host, orders)) as http:
+        document = (await http.get("/status.json")).json()
+        assert (document["code"], document["state"]) == ("not_started", ["stopped"])
+        assert "Stopped" in (await http.get("/status")).text
+
+
+async def follow_status_links(served: Served, path: str) -> None:
+    for url in (path, f"{path}/"):
+        page = await served.http.get(url)
+        policy = page.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'sha256-")
+        links = re.findall(r'<a href="([^"#]+)" rel', page.text)
+        assert len(links) == 3
+        for link in links:
+            assert await served.status(urljoin(str(page.url), link)) == 200, (url, link)
+
+
+async def test_the_links_of_the_status_page_work(host: Host, orders: Orders) -> None:
+    async with serving(build(host, orders)) as served:
+        await follow_status_links(served, "/status")
+    async with serving(build(host, orders), root_path="/svc") as served:
+        await follow_status_links(served, "/svc/status")
+
+
 async def test_the_docs_page_has_a_content_security_policy_and_working_links(
     host: Host, orders: Orders
 ) -> None:
@@ -274,7 +322,7 @@ async def test_the_openapi_document_lists_the_endpoints_if_requested(
     async with serving(build(host, orders, include_in_schema=shown)) as served:
         paths = (await served.http.get(host.openapi)).json()["paths"]
     documented = {path: set(methods) for path, methods in paths.items() if path not in {"/hello", "/state"}}
-    listed = [*PATHS.values(), "/asyncapi.json", "/asyncapi.yaml"] if shown else []
+    listed = [*PATHS.values(), "/status.json", "/asyncapi.json", "/asyncapi.yaml"] if shown else []
     assert documented == {path: {"get"} for path in listed}
 
 
@@ -283,7 +331,7 @@ async def test_the_openapi_document_lists_the_endpoints_if_requested(
 
 async def test_head_responds_like_get_without_a_body(host: Host, orders: Orders) -> None:
     async with serving(build(host, orders, metrics_registry=CollectorRegistry())) as served:
-        for path in ENDPOINTS:
+        for path in set(ENDPOINTS) - set(STATUS):
             get, head = [await served.http.request(each, path, params=NO_METRICS) for each in ("GET", "HEAD")]
             assert parts(head) == (get.status_code, b"", dict(get.headers)), path
 
@@ -306,7 +354,7 @@ async def test_a_trailing_slash_is_ignored(host: Host, orders: Orders) -> None:
                 with_slash = await served.http.request(method, f"{path}/", params=NO_METRICS)
                 without = await served.http.request(method, path, params=NO_METRICS)
                 assert with_slash.status_code == without.status_code, (method, path)
-                if path != "/asyncapi":  # the links in the page are relative to the path
+                if path not in {"/asyncapi", "/status"}:  # the links in the page are relative to the path
                     assert parts(with_slash) == parts(without), (method, path)
 
 
@@ -329,7 +377,7 @@ async def check_endpoints(served: Served, below: str = "") -> None:
         expected = 204 if keyword == "ping_path" else 200
         assert await served.status(below + path) == expected, path
         assert await served.status(f"{below}{path}/") == expected, path
-    for path in ("/metrics", *DOCUMENTS):
+    for path in ("/metrics", *STATUS, *DOCUMENTS):
         assert await served.status(below + path) == 200, path
 
 
@@ -341,6 +389,7 @@ async def test_endpoints_respond_below_a_prefix(host: Host, orders: Orders) -> N
             assert await served.status(path) == 404, path
         for path in ("/internal/asyncapi", "/internal/asyncapi/"):
             await follow_links(served, await served.http.get(path))
+        await follow_status_links(served, "/internal/status")
 
 
 @pytest.mark.needs("prefixes")

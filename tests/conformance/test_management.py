@@ -27,14 +27,20 @@ async def test_the_endpoints_are_at_the_address_and_the_docs_in_the_host(
         readiness_path="/ready",
         startup_path="/started",
         metrics_path="/metrics",
+        status_path="/status",
         asyncapi_path="/asyncapi",
     )
-    paths = ("/live", "/ready", "/started", "/metrics", "/ping")
+    paths = ("/live", "/ready", "/started", "/metrics", "/status", "/status.json", "/ping")
     assert await fetch(free_address, "/ready") is None
     async with serving(app) as served:
         responses = {path: await fetch(free_address, path) for path in paths}
-        assert [response and response.status_code for response in responses.values()] == [200] * 4 + [204]
-        assert [await served.status(path, headers=TOKEN) for path in paths] == [404] * 5
+        assert [response and response.status_code for response in responses.values()] == [200] * 6 + [204]
+        assert [await served.status(path, headers=TOKEN) for path in paths] == [404] * 7
+        # The docs are at another address, which the page does not know.
+        page = responses["/status"]
+        assert page is not None
+        assert "../metrics" in page.text
+        assert "asyncapi" not in page.text
         assert await served.status("/asyncapi", headers=TOKEN) == 200
         assert await served.text("/hello") == "tea ordered"
         # Nothing of the host: no route, no page for a missing one, no header.

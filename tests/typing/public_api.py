@@ -52,10 +52,12 @@ from faststream_adapters import (
     make_publish_asgi,
     make_readiness_asgi,
     make_startup_asgi,
+    make_status_asgi,
     post,
 )
 from faststream_adapters._asgi.endpoint import Endpoint
 from faststream_adapters._asgi.request import AsgiRequest
+from faststream_adapters._endpoints.status.endpoint import StatusEndpoint
 from faststream_adapters._standalone.handlers import GetHandler, PostHandler
 from faststream_adapters.fastapi import Context, FastStreamRouter, Logger, Message, provide_broker
 from faststream_adapters.fastapi.plugin import confluent, kafka, nats, rabbit, redis
@@ -189,6 +191,8 @@ assert_type(make_readiness_asgi(faststream.FastStream(broker)), Endpoint)
 assert_type(make_startup_asgi(lifespan, timeout=None), Endpoint)
 assert_type(make_metrics_asgi(CollectorRegistry(), include_in_schema=False), Endpoint)
 assert_type(make_metrics_asgi(targets=[broker, lifespan], compression=False), Endpoint)
+assert_type(make_status_asgi(broker, refresh=0, links={"Runbook": "https://wiki.example"}), StatusEndpoint)
+assert_type(make_status_asgi(lifespan, include_in_schema=False).json, Endpoint)
 
 
 async def is_operator(request: Request) -> bool:
@@ -226,6 +230,7 @@ app = AsgiFastStream(
     readiness_path=None,
     startup_path="/started",
     metrics_path="/metrics",
+    status_path="/status",
     metrics_registry=CollectorRegistry(),
     publish_path="/publish",
     authorize=is_operator,

@@ -13,6 +13,7 @@ from faststream_adapters import (
     make_metrics_asgi,
     make_ping_asgi,
     make_publish_asgi,
+    make_status_asgi,
 )
 from faststream_adapters.testing import assert_asyncapi
 
@@ -41,6 +42,7 @@ make_ping_asgi("nats://localhost")  # type: ignore[arg-type]
 make_publish_asgi(broker, authorize=True)  # type: ignore[arg-type]
 make_publish_asgi(broker, authorize=lambda request: request.user)  # type: ignore[attr-defined]
 make_metrics_asgi(path="/metrics")  # type: ignore[call-arg]
+make_status_asgi(broker, refresh="5")  # type: ignore[arg-type]
 
 AsgiFastStream(broker, health_path="/health")  # type: ignore[call-arg]
 AsgiFastStream(broker, ping_path=1)  # type: ignore[arg-type]

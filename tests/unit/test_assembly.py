@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from functools import partial
 from typing import Any
@@ -112,7 +113,7 @@ def test_invalid_lifespan_keywords_are_refused(keywords: Any, message: str) -> N
 def test_no_endpoint_is_assembled_without_a_path(off: Any) -> None:
     lifespan = BrokerLifespan(NatsBroker(UNREACHABLE))
     paths = [name for name in EndpointKeywords.__annotations__ if name.endswith("_path")]
-    assert len(paths) == 5
+    assert len(paths) == 6
     assert assemble([lifespan], {}).endpoints == []
     keywords: Any = dict.fromkeys(paths, off)
     assert assemble([lifespan], keywords).endpoints == []
@@ -128,6 +129,7 @@ async def test_each_path_keyword_adds_an_endpoint() -> None:
         startup_path="/s",
         metrics_path="/m",
         metrics_registry=registry,
+        status_path="/t",
     )
     routes = dict(assemble([NatsBroker(UNREACHABLE)], keywords).endpoints)
     replies = {path: await request(app, http_scope()) for path, app in routes.items()}
@@ -138,8 +140,45 @@ async def test_each_path_keyword_adds_an_endpoint() -> None:
         "/r": 503,
         "/s": 503,
         "/m": 200,
+        "/t": 200,
+        "/t.json": 200,
     }
     assert b"depth 0.0" in replies["/m"].body
+
+
+@pytest.mark.parametrize(
+    ("path", "as_json"),
+    [("/status", "/status.json"), ("/a/status/", "/a/status.json"), ("/", "/status.json")],
+)
+def test_the_status_has_a_document_beside_the_page(path: str, as_json: str) -> None:
+    routes = assemble([NatsBroker(UNREACHABLE)], {"status_path": path}).endpoints
+    assert [path for path, _ in routes] == [path, as_json]
+    with pytest.raises(SetupError, match=f"'{as_json}' is served already"):
+        assemble([NatsBroker(UNREACHABLE)], {"status_path": path, "ping_path": as_json})
+
+
+@pytest.mark.parametrize(
+    ("status", "metrics", "docs", "links"),
+    [
+        ("/status", "/metrics", "/docs", ["status/../metrics", "status/../docs"]),
+        ("/a/status", "/metrics", AsyncAPIRoute("/a/docs"), ["status/../../metrics", "status/../docs"]),
+        ("/", "/metrics", None, ["metrics"]),
+        ("/a", "/", "/a/b c:d", ["a/..", "a/b%20c%3Ad"]),
+        ("/status", None, None, []),
+    ],
+)
+async def test_the_status_links_to_what_else_is_served(
+    status: str, metrics: str | None, docs: Any, links: list[str]
+) -> None:
+    keywords = AdapterKeywords(
+        status_path=status,
+        metrics_path=metrics,
+        asyncapi_path=docs,
+        metrics_registry=CollectorRegistry() if metrics else None,
+    )
+    [page, _] = assemble([NatsBroker(UNREACHABLE)], keywords).endpoints[-2:]
+    reply = await request(page[1], http_scope(status))
+    assert re.findall(r'<a href="([^?"#]+)" rel', reply.body.decode()) == links
 
 
 async def test_probe_details_apply_to_the_probes() -> None:
@@ -272,7 +311,7 @@ def test_an_address_without_an_endpoint_is_refused() -> None:
         assemble([NatsBroker(UNREACHABLE)], {"asyncapi_path": "/docs", "management_bind": ":8081"})
     assert str(raised.value) == (
         "management_bind has no effect without a path to serve there: set "
-        "ping_path or liveness_path or readiness_path or startup_path or metrics_path."
+        "ping_path or liveness_path or readiness_path or startup_path or metrics_path or status_path."
     )
 
 

@@ -133,6 +133,7 @@ def test_all_lists_the_public_names() -> None:
         "make_metrics_asgi",
         "make_readiness_asgi",
         "make_startup_asgi",
+        "make_status_asgi",
     }
     assert set(faststream_adapters.__all__) == {*faststream.asgi.__all__, *added}
     assert len(set(faststream_adapters.__all__)) == len(faststream_adapters.__all__)
