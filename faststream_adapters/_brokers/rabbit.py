@@ -351,7 +351,6 @@ class RabbitDriver(Driver):
 
     async def connect(self, *, consume: bool, supervise: bool) -> None:  # noqa: ARG002 (it never gives up)
         self.last_error = None
-        self._attempts_at_loss = -1
         # A lock is bound to the event loop in which a task first waited for it.
         self._subscriber_lock = asyncio.Lock()
         self._subscriber_codes.clear()
@@ -412,6 +411,8 @@ class RabbitDriver(Driver):
 
     def _create_client(self, url: URL, **options: Any) -> RobustConnection:
         """Create the client and keep a reference, so that it can be closed even if it never connects."""
+        # Here, because the application may have restarted its broker by itself.
+        self._attempts_at_loss = -1
         self._returned = ReturnedMessages(self)
         self._created_client = ReportingConnection(url, returned=self._returned, **options)
         self._transports = self._created_client.kwargs["transport_factory"] = AbortableTransportFactory()
