@@ -17,8 +17,8 @@ from .paced import paced
 from .slices import SlicedProcess, run_in_slices
 from .under_load import ROOT
 
-MIN_ROUNDS = unless_quick(8)
-MAX_ROUNDS = unless_quick(24)
+MIN_ROUNDS = unless_quick(5)
+MAX_ROUNDS = unless_quick(16)
 MESSAGES = unless_quick(10_000, 500)
 REQUESTS_PER_SECOND = 100
 _UNTIL_CANCELLED = 600.0

@@ -16,11 +16,11 @@ from tests.harness.servers.nats import NatsServer
 from .measure import Contender, Goal, Row, unless_quick
 from .slices import SlicedProcess, run_in_slices
 
-MIN_ROUNDS = unless_quick(8)
-MAX_ROUNDS = unless_quick(40)
+MIN_ROUNDS = unless_quick(6)
+MAX_ROUNDS = unless_quick(24)
 SECONDS = unless_quick(2)
 """The duration of the load in a round, for all contenders together."""
-LATENCY_ROUNDS = unless_quick(3)
+LATENCY_ROUNDS = unless_quick(2)
 """The number of rounds that measure latencies too; the round with the median p50 is reported."""
 CONNECTIONS = 32
 WARM_UP_REQUESTS = unless_quick(500)
