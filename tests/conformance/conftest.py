@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tests.harness.hosts import Host
 
 
+_WRAPPED = [name for name, host in HOSTS.items() if not host.has_adapter]
+MOST_HOSTS = HOSTS.keys() - set(_WRAPPED[1:])
+"""The hosts in which the other tests run each time: of those that the middleware wraps, only one."""
+
 FEW_HOSTS = {"fastapi", "quart"}
 """The hosts in which a test that takes long runs each time: one merges lifespans, and one is wrapped."""
 
@@ -32,11 +36,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "harness" in metafunc.fixturenames:
         metafunc.parametrize(("harness", "host"), list(_grid(hosts)))
     elif "host" in metafunc.fixturenames:
-        few = metafunc.definition.get_closest_marker("slow_start") is not None
+        slow = metafunc.definition.get_closest_marker("slow_start") is not None
+        each_time = FEW_HOSTS if slow else MOST_HOSTS
         metafunc.parametrize(
             "host",
             [
-                pytest.param(host, id=name, marks=pytest.mark.full if few and name not in FEW_HOSTS else [])
+                pytest.param(host, id=name, marks=[] if name in each_time else pytest.mark.full)
                 for name, host in hosts.items()
             ],
         )

@@ -51,7 +51,7 @@ CLIENTS: dict[str, Any] = {
     "quart": quart_testing.TestApp,
 }
 
-pytestmark = pytest.mark.parametrize("client", CLIENTS)
+pytestmark = [pytest.mark.parametrize("client", CLIENTS), pytest.mark.slow_start]
 
 
 @pytest.fixture

@@ -623,6 +623,7 @@ async def test_the_page_path_is_escaped_in_links() -> None:
         assert unquote(folder) == unquote(scope_path.removeprefix("/"))
 
 
+@pytest.mark.full
 async def test_the_number_of_pages_that_clients_make_is_bounded() -> None:
     app = docs()
 
@@ -963,13 +964,9 @@ async def test_a_page_whose_client_has_disconnected_is_not_built() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/",
-        pytest.param("/asyncapi.json", marks=pytest.mark.full),
-        pytest.param("/asyncapi.yaml", marks=pytest.mark.full),
-        pytest.param("/viewer/asyncapi.json", marks=pytest.mark.full),
-    ],
+    ["/", "/asyncapi.json", "/asyncapi.yaml", "/viewer/asyncapi.json"],
 )
+@pytest.mark.full
 async def test_building_and_compressing_never_block_the_event_loop(path: str) -> None:
     broker = NatsBroker()
     for number in range(100):
