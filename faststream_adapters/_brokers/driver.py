@@ -55,7 +55,7 @@ class Driver:
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
     - publishing over HTTP: `supports_publishing`, `publish_arguments`, `supports_request`,
-      `is_reserved_header`
+      `request`, `is_reserved_header`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
@@ -227,8 +227,18 @@ class Driver:
         return None
 
     def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (for clients that have requests)
-        """Return whether the broker's `request()` works with a subscriber; its keywords are the same."""
+        """Return whether the broker's `request()` works with a subscriber."""
         return False
+
+    async def request(self, message: object, **arguments: Any) -> Any:
+        """Call the broker's `request()`, and return the message that is the reply.
+
+        Args:
+            message: The message.
+            arguments: Those of `publish_arguments`, with `headers`, `correlation_id` and `timeout`.
+        """
+        broker: Any = self.broker
+        return await broker.request(message, **arguments)
 
     def is_reserved_header(self, name: str) -> bool:
         """Return whether a header of a message means something to the broker or to FastStream.

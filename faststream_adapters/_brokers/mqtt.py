@@ -152,6 +152,10 @@ class MqttDriver(Driver):
         # Older messages have no property for the topic of the reply.
         return self.broker.specification.protocol_version == "5.0"
 
+    async def request(self, message: Any, *, topic: str, **arguments: Any) -> Any:
+        # Not by name, as `publish()` takes it.
+        return await self.broker.request(message, topic, **arguments)
+
     def is_idle(self, subscriber: Any) -> bool:
         if not super().is_idle(subscriber):
             return False

@@ -103,13 +103,13 @@ class Channel:
             BrokerNotUpError: The broker is not up.
         """
         options = {**(self._arguments or {}), "headers": dict(headers), "correlation_id": correlation_id}
+        if self.replies:
+            reply = await self.managed.driver.request(message, timeout=seconds, **options)
+            return await reply.decode()
         # A publisher adds the headers, the key and the other options that it declares.
         sender: Any = self.managed.broker if self.is_consumed else self.endpoint
-        if not self.replies:
-            await sender.publish(message, **options)
-            return None
-        reply = await sender.request(message, timeout=seconds, **options)
-        return await reply.decode()
+        await sender.publish(message, **options)
+        return None
 
 
 class Channels:
