@@ -55,7 +55,7 @@ class Driver:
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
     - publishing over HTTP: `supports_publishing`, `publish_arguments`, `supports_request`,
-      `request`, `is_reserved_header`
+      `send_request`, `is_reserved_header`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
@@ -230,7 +230,7 @@ class Driver:
         """Return whether the broker's `request()` works with a subscriber."""
         return False
 
-    async def request(self, message: object, **arguments: Any) -> Any:
+    async def send_request(self, message: object, **arguments: Any) -> Any:
         """Call the broker's `request()`, and return the message that is the reply.
 
         Args:

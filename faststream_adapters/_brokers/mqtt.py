@@ -152,9 +152,9 @@ class MqttDriver(Driver):
         # Older messages have no property for the topic of the reply.
         return self.broker.specification.protocol_version == "5.0"
 
-    async def request(self, message: Any, *, topic: str, **arguments: Any) -> Any:
+    async def send_request(self, message: Any, **arguments: Any) -> Any:
         # Not by name, as `publish()` takes it.
-        return await self.broker.request(message, topic, **arguments)
+        return await self.broker.request(message, arguments.pop("topic"), **arguments)
 
     def is_idle(self, subscriber: Any) -> bool:
         if not super().is_idle(subscriber):

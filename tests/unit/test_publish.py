@@ -465,7 +465,7 @@ async def test_an_error_of_the_client_is_502_and_its_text_stays_here(
 @pytest.mark.parametrize(
     ("channel", "message", "text"),
     [
-        ("orders", {"id": 7}, "No confirmation of the broker within 0.01 s. The message may have been"),
+        ("orders", {"id": 7}, "No confirmation of the broker in time. The message may have been"),
         ("sums", [1], "No reply within 0.01 s. The message may have been published."),
     ],
 )

@@ -43,7 +43,7 @@ def _channels(*brokers: Any) -> Channels:
             NatsBroker(),
             ("orders",),
             {"stream": JStream("shop"), "pull_sub": PullSub()},
-            {"orders": {"subject": "orders", "stream": "shop"}},
+            {"orders": {"subject": "orders", "stream": "shop", "timeout": 5.0}},
         ),
         (
             NatsBroker(),
@@ -52,7 +52,7 @@ def _channels(*brokers: Any) -> Channels:
                 "stream": JStream("shop"),
                 "config": ConsumerConfig(filter_subjects=["orders", "bills.*"]),
             },
-            {"orders": {"subject": "orders", "stream": "shop"}, "bills.*": None},
+            {"orders": {"subject": "orders", "stream": "shop", "timeout": 5.0}, "bills.*": None},
         ),
         (KafkaBroker(), ("orders",), {}, {"orders": {"topic": "orders"}}),
         (

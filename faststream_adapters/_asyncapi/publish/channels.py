@@ -104,7 +104,7 @@ class Channel:
         """
         options = {**(self._arguments or {}), "headers": dict(headers), "correlation_id": correlation_id}
         if self.replies:
-            reply = await self.managed.driver.request(message, timeout=seconds, **options)
+            reply = await self.managed.driver.send_request(message, **{**options, "timeout": seconds})
             return await reply.decode()
         # A publisher adds the headers, the key and the other options that it declares.
         sender: Any = self.managed.broker if self.is_consumed else self.endpoint

@@ -190,8 +190,10 @@ class _Publish(Endpoint):
             return Outcome(503, "The broker is not up. Nothing was published.", channel, correlation_id)
         except Exception as error:  # noqa: BLE001 (clients and middlewares can raise anything)
             if channel.managed.driver.classify(error) == "timeout":
-                waited = "reply" if channel.replies else "confirmation of the broker"
-                detail = f"No {waited} within {seconds:g} s. The message may have been published."
+                waited = (
+                    f"reply within {seconds:g} s" if channel.replies else "confirmation of the broker in time"
+                )
+                detail = f"No {waited}. The message may have been published."
                 return Outcome(504, detail, channel, correlation_id)
             self._log_error(channel, error)
             detail = f"Publishing raised {type(error).__name__}. The message may have been published."

@@ -249,8 +249,8 @@ async def test_a_frozen_server_is_504_and_publishing_works_again_after_it(name: 
 
 
 async def test_a_broker_that_has_not_started_is_503() -> None:
-    broker = HARNESSES["nats"].broker(HARNESSES["nats"].unreachable_url())
-    broker.publisher("orders", schema=int)  # type: ignore[attr-defined]  # each has it
+    broker: Any = HARNESSES["nats"].broker(HARNESSES["nats"].unreachable_url())
+    broker.publisher("orders", schema=int)
     lifespan = BrokerLifespan(broker, startup="background")
     async with lifespan, client(make_publish_asgi(lifespan, authorize=lambda _: True)) as http:
         response = await http.post("/", json={"channel": "orders", "message": 1})
