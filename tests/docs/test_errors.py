@@ -21,6 +21,7 @@ ELSEWHERE = {
     "AssertionError(_describe(expected, document, path))",  # The differences between two documents.
     # The host's own.
     "HostStartError(redact(message.get('message') or f\"The host application's {stage} failed.\"))",
+    "LookupError(operation)",  # No example is made for a pattern that cannot be read.
     "SetupError(message)",  # What the validation of a keyword has returned.
     "click.BadParameter(message)",  # The text of a SetupError.
     "SystemExit(status)",  # An exit code.

@@ -137,7 +137,8 @@ async def test_a_broker_that_is_handed_over_logs_its_end_to_the_application_that
         await stopping
     [line] = broker_lines(logs[0])
     assert "its handlers are cut off" in line
-    assert broker_lines(logs[1]) == []
+    # The start of the second one may take so long that it says that it waits.
+    assert line not in broker_lines(logs[1])
     assert package_lines(caplog.records) == []
 
 

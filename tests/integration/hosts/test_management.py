@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -264,7 +265,11 @@ async def test_a_worker_with_several_lifespans_needs_the_paths_of_their_probes(f
 
 
 async def test_a_worker_whose_address_is_in_use_does_not_start(free_address: str) -> None:
-    async with serving(background(free_address)):
-        with worker(free_address), pytest.raises(SetupError) as raised:
-            await lifespan().enter()
+    host, _, port = free_address.rpartition(":")
+    with (
+        socket.create_server((host, int(port))),
+        worker(free_address),
+        pytest.raises(SetupError) as raised,
+    ):
+        await lifespan().enter()
     assert str(raised.value) == f"--listen: Cannot listen on {free_address}: Address already in use."
