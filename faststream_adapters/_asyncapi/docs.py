@@ -240,6 +240,7 @@ class _Version:
         view: The options of the page.
         described: The objects that the document describes.
         log: Logs an error.
+        report: Logs the name and the error of a message that cannot be described.
     """
 
     def __init__(
@@ -248,8 +249,10 @@ class _Version:
         view: View,
         described: list[object],
         log: Callable[[Exception], object],
+        report: Callable[[str, Exception], object],
     ) -> None:
         self._specification = specification
+        self._report = report
         self._view = view
         # Compared by identity. This keeps the objects alive, so no new one can reuse an id.
         self._described = described
@@ -282,12 +285,12 @@ class _Version:
         from .document import document_of
 
         try:
-            return document_of(self._specification)
+            return document_of(self._specification, self._report)
         except Exception:
             if self.describes(_described_objects(self._specification)):
                 raise
             # The event loop has added a subscriber meanwhile.
-            return document_of(self._specification)
+            return document_of(self._specification, self._report)
 
     def _viewer_content(self, document: dict[str, Any], _: str) -> Content:
         from .document import titles_of
@@ -410,6 +413,13 @@ class AsyncAPIDocs:
     def _log(self, error: Exception) -> None:
         self.loggers["docs"].error("The AsyncAPI document could not be built.\n%s", redacted_traceback(error))
 
+    def _report(self, name: str, error: Exception) -> None:
+        self.loggers["docs"].error(
+            "The message of %s cannot be described: the AsyncAPI document has a placeholder for it.\n%s",
+            name,
+            redacted_traceback(error),
+        )
+
     def _version(self) -> _Version:
         """Return the current version of the document."""
         now = monotonic()
@@ -417,7 +427,7 @@ class AsyncAPIDocs:
             return self._current
         described = _described_objects(self.specification)
         if self._current is None or not self._current.describes(described):
-            self._current = _Version(self.specification, self._view, described, self._log)
+            self._current = _Version(self.specification, self._view, described, self._log, self._report)
         self._checked_at = now
         return self._current
 

@@ -3,17 +3,19 @@
 import json
 import re
 from typing import Any
-from urllib.parse import quote, unquote, urlparse
+from urllib.parse import urlparse
 
 from faststream.specification.base import SpecificationFactory
 
 from faststream_adapters._utils.addresses import without_credentials
 
+from .described import Report, describe
+from .nodes import mapping, pointer_names, resolve
+
 __all__ = (
     "count_operations",
     "document_of",
     "mapping",
-    "pointer",
     "pointer_names",
     "resolve",
     "titles_of",
@@ -28,43 +30,19 @@ _SCRIPT_SCHEME = re.compile(r"(?:javascript|vbscript|data):", re.IGNORECASE)
 _IGNORED_IN_SCHEME = re.compile(r"[\x00-\x20]")
 
 
-def mapping(value: object) -> dict[str, Any]:
-    """Return the value if it is a dictionary, else an empty one, because a document may contain anything."""
-    return value if isinstance(value, dict) else {}
+def _raise(_: str, error: Exception) -> None:
+    raise error
 
 
-def pointer_names(reference: str) -> list[str]:
-    """Split a reference inside the document, such as `#/components/schemas/Order`, into unescaped names."""
-    return [
-        unquote(part).replace("~1", "/").replace("~0", "~")
-        for part in reference.removeprefix("#/").split("/")
-    ]
+def document_of(specification: SpecificationFactory, report: Report = _raise) -> dict[str, Any]:
+    """Build the document, identical in every process, without credentials and links that run scripts.
 
-
-def pointer(*names: str) -> str:
-    """Return a reference inside the document."""
-    return "#/" + "/".join(quote(name.replace("~", "~0").replace("/", "~1"), safe="~:._-") for name in names)
-
-
-def resolve(document: dict[str, Any], node: object) -> tuple[str | None, Any]:
-    """Follow references inside the document.
-
-    Returns:
-        The last name of the last reference, or None if the node is no reference; and the referenced node.
+    Args:
+        specification: The specification.
+        report: Called with the name and the error of each message that cannot be described; such a message
+            then has a placeholder. By default the error is raised.
     """
-    name = None
-    seen: set[str] = set()
-    while isinstance(reference := mapping(node).get("$ref"), str) and reference not in seen:
-        seen.add(reference)
-        node = document
-        for name in pointer_names(reference):
-            node = mapping(node).get(name)
-    return name, node
-
-
-def document_of(specification: SpecificationFactory) -> dict[str, Any]:
-    """Build the document, identical in every process, without credentials and links that run scripts."""
-    document: dict[str, Any] = json.loads(specification.to_specification().to_json())
+    document: dict[str, Any] = json.loads(describe(specification, report).to_specification().to_json())
     _remove_credentials(document, specification)
     _remove_scripts(document)
     _sort(document)

@@ -6,7 +6,7 @@ from typing import Any
 
 from faststream_adapters._compat.patterns import matching
 
-from .document import mapping, resolve
+from .nodes import mapping, resolve
 
 __all__ = ("ExampleError", "author_examples", "example_of")
 
@@ -54,6 +54,9 @@ def example_of(document: dict[str, Any], schema: object) -> Any:
     return _Examples(document).value(schema, ())
 
 
+_Maker = Callable[[dict[str, Any], tuple[str, ...]], Any]
+
+
 class _Examples:
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
@@ -84,16 +87,16 @@ class _Examples:
         kind = details.get("type")
         if isinstance(kind, list):
             kind = next((each for each in kind if each != "null"), "null")
-        makers: dict[str, Callable[[dict[str, Any], tuple[str, ...]], Any]] = {
+        makers: dict[Any, _Maker] = {
             "object": self._object,
             "array": self._array,
             "string": self._string,
             "integer": self._integer,
             "number": self._number,
-            "boolean": lambda *_: True,
-            "null": lambda *_: None,
+            "boolean": _true,
+            "null": _null,
         }
-        return makers.get(kind or "", lambda *_: {})(details, path)
+        return makers[kind](details, path) if kind in makers else {}
 
     def _first(self, choices: list[Any], path: tuple[str, ...]) -> Any:
         """Return a value of the first choice that has one, and is not null if possible."""
@@ -184,3 +187,11 @@ def _given(details: dict[str, Any]) -> list[Any]:
     if details.get("default") not in (None, [], {}):
         return [details["default"]]
     return [details["const"]] if "const" in details else list(details.get("enum", ()))
+
+
+def _true(*_: object) -> bool:
+    return True
+
+
+def _null(*_: object) -> None:
+    return None

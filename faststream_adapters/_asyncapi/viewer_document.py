@@ -12,9 +12,10 @@ from copy import deepcopy
 from math import inf
 from typing import Any
 
-from .document import mapping, pointer, pointer_names, resolve, without_http_routes
+from .document import without_http_routes
 from .examples import ExampleError, author_examples, example_of
 from .names import heading_of, readable
+from .nodes import mapping, pointer_names, references, rename_references, resolve
 
 __all__ = ("ELEMENT_ID", "for_viewer")
 
@@ -133,7 +134,8 @@ class _Schemas:
         for kind, shaped in (("messages", messages), ("schemas", schemas)):
             if kind in self._components:
                 self._components[kind] = shaped
-        _replace_references(self._document, {"messages": keys, "schemas": self._names})
+        names = {"components/messages": keys, "components/schemas": self._names}
+        rename_references(self._document, names)
 
     def _message_name(self, message: dict[str, Any]) -> str | None:
         """Return the name of a message's model, or None if it has none."""
@@ -301,14 +303,14 @@ def _cut_references(schemas: dict[str, Any]) -> set[tuple[str | None, str]]:
 
     Without them, no schema contains itself, and none has more than about `_MAX_FIELDS` fields.
     """
-    references = {name: [*_references(schema)] for name, schema in schemas.items()}
+    targets = {name: [*references(schema)] for name, schema in schemas.items()}
     sizes: dict[str, int] = {}
     cut: set[tuple[str | None, str]] = set()
     for root in schemas:
         path = [root]
         while path:
             name = path[-1]
-            inner = [each for each in references[name] if each in schemas]
+            inner = [each for each in targets[name] if each in schemas]
             unknown = next((each for each in inner if each not in sizes and each not in path), None)
             if unknown is not None:
                 path.append(unknown)
@@ -319,23 +321,6 @@ def _cut_references(schemas: dict[str, Any]) -> set[tuple[str | None, str]]:
             sizes[name] = 1 + sum(1 if each in large else sizes[each] for each in inner)
             path.pop()
     return cut
-
-
-def _references(node: object) -> Iterator[str]:
-    """Yield the names of the component schemas that a schema refers to."""
-    for value in node if isinstance(node, list) else mapping(node).values():
-        yield from _references(value)
-    if isinstance(reference := mapping(node).get("$ref"), str):
-        yield pointer_names(reference)[-1]
-
-
-def _replace_references(node: object, names: dict[str, dict[str, str]]) -> None:
-    for value in node if isinstance(node, list) else mapping(node).values():
-        _replace_references(value, names)
-    if isinstance(reference := mapping(node).get("$ref"), str):
-        match pointer_names(reference):
-            case ["components", kind, name] if name in names.get(kind, ()):
-                mapping(node)["$ref"] = pointer("components", kind, names[kind][name])
 
 
 # --- choices ---

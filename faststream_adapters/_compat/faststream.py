@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
@@ -39,6 +40,7 @@ __all__ = (
     "add_call_decorator",
     "after_shutdown",
     "after_startup",
+    "build_handlers",
     "call_for_messages",
     "connection_settings",
     "context_value",
@@ -68,6 +70,7 @@ __all__ = (
     "test_broker",
     "to_async",
     "unguard_producers",
+    "with_payloads",
 )
 
 Broker: TypeAlias = BrokerUsecase[Any, Any, Any]
@@ -424,3 +427,22 @@ def dependencies_of(broker: Broker) -> Iterator[tuple[list[Any], Callable[..., A
         for item in subscriber.calls:
             shared = subscriber._outer_config.broker_dependencies
             yield [*shared, *item.dependencies], item.handler._declared_call
+
+
+def build_handlers(subscriber: Subscriber) -> None:
+    """Build the models of a subscriber's handlers, which its start and its description need."""
+    subscriber._build_fastdepends_model()
+
+
+def with_payloads(specification: Any, payloads: list[tuple[dict[str, Any], str]]) -> Any:
+    """Return a copy of a subscriber's or publisher's specification that describes these payloads.
+
+    Args:
+        specification: The specification.
+        payloads: The JSON Schemas, with the names of the handlers.
+    """
+    original = type(specification)
+    members = {"__slots__": (), "get_payloads": lambda _: payloads}
+    described = copy(specification)
+    described.__class__ = type(original.__name__, (original,), members)
+    return described

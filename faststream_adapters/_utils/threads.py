@@ -1,12 +1,13 @@
 """Blocking calls in daemon threads of their own, which neither occupy a pool nor block Python's exit."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from threading import RLock, Thread
+from threading import Lock, RLock, Thread, stack_size
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -40,10 +41,7 @@ class DaemonThreadExecutor(Executor):
         while (item := self._calls.get()) is not None:
             result, call = item
             if result.set_running_or_notify_cancel():
-                try:
-                    result.set_result(call())
-                except BaseException as error:  # noqa: BLE001 (raised in the waiting task)
-                    result.set_exception(error)
+                _settle(result, call)
             # The call may refer to a consumer and would keep it alive until the next call.
             del item, result, call
 
@@ -125,3 +123,36 @@ async def _done(future: "Future[Any]") -> None:
 
     future.add_done_callback(wake)
     await done.wait()
+
+
+# Frames, and bytes for those among them that need the stack of the thread.
+_DEEP_RECURSION = 20_000
+_DEEP_STACK = 64 * 1024 * 1024
+_deep_call = Lock()
+
+
+def call_with_deep_stack(call: Callable[[], T]) -> T:
+    """Return the result of a call that may recurse deeper than usual, from a thread of its own.
+
+    Meanwhile the limit of recursion is higher in all threads: Python has only one.
+
+    Raises:
+        Exception: The error of the call.
+    """
+    result: Future[T] = Future()
+    with _deep_call:
+        limit, size = sys.getrecursionlimit(), stack_size(_DEEP_STACK)
+        sys.setrecursionlimit(max(limit, _DEEP_RECURSION))
+        try:
+            Thread(target=_settle, args=(result, call), daemon=True).start()
+            return result.result()
+        finally:
+            stack_size(size)
+            sys.setrecursionlimit(limit)
+
+
+def _settle(result: "Future[Any]", call: Callable[[], Any]) -> None:
+    try:
+        result.set_result(call())
+    except BaseException as error:  # noqa: BLE001 (raised where the result is awaited)
+        result.set_exception(error)
