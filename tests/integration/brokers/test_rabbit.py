@@ -484,7 +484,7 @@ async def test_one_of_two_consumers_of_a_queue_is_restarted(
         await service.wait_until_working()
         await other._queue_obj.cancel(other._consumer_tag)
         # It may be restarted only a moment later.
-        await eventually(lambda: "the subscriber handle does not consume" in caplog.text)
+        await eventually(lambda: "#2 does not consume" in caplog.text)
         await eventually(lambda: service.managed.monitor.fault is None)
         assert service.driver.running_tasks(service.subscriber) == service.driver.running_tasks(other) == 1
         await service.wait_until_working()
