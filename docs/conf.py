@@ -48,6 +48,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
@@ -57,9 +58,9 @@ ROOT_FILES = {"changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md", "s
 
 INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
 _SECTION = re.compile(r"^## (?P<caption>[^\n]+)$(?P<text>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_ENTRY = re.compile(r"^- \[[^]]+\]\((?P<page>[\w/-]+)\.md\)", re.MULTILINE)
+_ENTRY = re.compile(r"^- \[(?P<title>[^]]+)\]\((?P<page>[\w/-]+)\.md\)", re.MULTILINE)
 SECTIONS = {match["caption"]: _ENTRY.findall(match["text"]) for match in _SECTION.finditer(INDEX)}
-"""The names of the pages in each section of the navigation, in its order."""
+"""The titles and the names of the pages in each section of the navigation, in its order."""
 
 _CALLABLE, _RESULT = "~collections.abc.Callable", "~collections.abc.Awaitable"
 _MESSAGE = "~collections.abc.MutableMapping[str, ~typing.Any]"
@@ -85,6 +86,17 @@ INTERNAL = {
 }
 """Methods that the package itself, a framework or FastStream calls, and no application."""
 
+_ACCESS = {
+    # Captions of the navigation have the role of a heading, which needs a level.
+    'class="caption" role="heading"': 'class="caption" role="heading" aria-level="2"',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="Site">',
+    '<aside class="toc-drawer': '<aside aria-label="Page" class="toc-drawer',
+    # What is wider than a phone scrolls, also with the keyboard.
+    '<div class="highlight"><pre>': '<div class="highlight"><pre tabindex="0">',
+    '<div class="table-wrapper ': '<div tabindex="0" class="table-wrapper ',
+}
+"""What the theme's HTML contains, and what it should contain."""
+
 
 def text_of(page: str) -> str:
     """Return the Markdown of a page."""
@@ -99,8 +111,10 @@ def text_of(page: str) -> str:
 def navigation() -> str:
     """Return the tables of contents that the navigation shows, one for each section."""
     return "".join(
-        "\n```{toctree}\n:hidden:\n:caption: " + caption + "\n\n" + "\n".join(pages) + "\n```\n"
-        for caption, pages in SECTIONS.items()
+        f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n"
+        + "".join(f"{title} <{page}>\n" for title, page in entries)
+        + "```\n"
+        for caption, entries in SECTIONS.items()
     )
 
 
@@ -177,11 +191,20 @@ def link(app: Sphinx, env: BuildEnvironment, node: Element, content: Element) ->
     return python.resolve_xref(env, node["refdoc"], app.builder, "obj", f"{owner}.{name}", node, content)
 
 
+def improve_access(app: Sphinx, error: Exception | None) -> None:
+    """Complete the theme's HTML for screen readers and keyboards."""
+    for path in app.outdir.rglob("*.html") if error is None else ():
+        text = path.read_text(encoding="utf-8")
+        for before, after in _ACCESS.items():
+            text = text.replace(before, after)
+        path.write_text(text, encoding="utf-8")
+
+
 def write_for_models(app: Sphinx, error: Exception | None) -> None:
     """Write what language models read: `llms.txt`, `llms-full.txt` and the Markdown of each page."""
     if error is not None:
         return
-    pages = [page for section in SECTIONS.values() for page in section]
+    pages = [page for entries in SECTIONS.values() for _, page in entries]
     for page in pages:
         (app.outdir / page).with_suffix(".md").write_text(text_of(page), encoding="utf-8")
     title, summary, *sections = INDEX.split("\n\n")
@@ -198,4 +221,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", link)
+    app.connect("build-finished", improve_access)
     app.connect("build-finished", write_for_models)
