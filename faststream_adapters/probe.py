@@ -4,11 +4,12 @@ It imports little, because a container starts it every few seconds.
 """
 
 import argparse
+import os
 import socket
 import sys
 from collections.abc import Sequence
 from threading import Thread
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 from urllib.parse import urlsplit
 
 _TIMEOUT = 2.0
@@ -53,6 +54,7 @@ def _parse(url: str) -> _Address:
             try:
                 parts = urlsplit(url)
                 port = 80 if parts.port is None else parts.port
+                (parts.hostname or "").encode("idna")
             except ValueError:
                 pass
             else:
@@ -148,15 +150,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             results.append(_request(address))
         except OSError as error:
-            results.append((False, error.strerror or type(error).__name__))
+            results.append((False, error.strerror or str(error)))
 
     # A thread, because nothing else limits how long the resolution of a host name takes.
     thread = Thread(target=request, daemon=True)
     thread.start()
     thread.join(options.timeout)
     success, text = next(iter(results), (False, f"No response within {options.timeout:g} s."))
-    (sys.stdout if success else sys.stderr).write(f"{text}\n")
+    _print(text, sys.stdout if success else sys.stderr)
     return 0 if success else 1
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print a line if that is possible: a full disk or a closed stream says nothing about the probe."""
+    if stream is None:
+        # The process was started without it.
+        return
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except OSError:
+        # Otherwise Python would try again at its end, and exit with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import subprocess
@@ -136,6 +137,21 @@ def test_the_exit_code_follows_the_status(
     assert server.request.startswith(b"GET /ready?part=a HTTP/1.0\r\nHost: 127.0.0.1:")
 
 
+@pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("503 Service Unavailable", 1)])
+@pytest.mark.parametrize("output", ["closed", "broken"])
+def test_output_that_cannot_be_written_does_not_change_the_exit_code(
+    status: str, code: int, output: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    closing = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh"] if output == "closed" else []
+    with Responder(f"HTTP/1.1 {status}\r\n\r\nok".encode()) as server:
+        command = [*closing, sys.executable, "-m", MODULE, server.url]
+        done = subprocess.run(command, stdout=writer, stderr=writer, check=False, timeout=30)
+    os.close(writer)
+    assert done.returncode == code
+
+
 def test_no_response_within_the_timeout_is_a_failure() -> None:
     with Responder(None) as server:
         done = run("--timeout", "0.05", server.url)
@@ -160,6 +176,7 @@ def test_no_connection_is_a_failure() -> None:
         ["http:///hunter2"],
         ["http://127.0.0.1:port/hunter2"],
         ["http://[127.0.0.1/hunter2"],
+        ["http://service..example/hunter2"],
         ["http://user:hunter2@127.0.0.1/"],
         ["http://127.0.0.1/hunter2 HTTP/1.0\r\nA: b"],
         ["http://127.0.0.1/é?hunter2"],
