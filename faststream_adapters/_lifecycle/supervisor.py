@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class Supervisor:
         """The code that was logged last."""
         # Times are those of `time.monotonic`.
         self._last_healthy = monotonic()
-        self._last_subscribers_check = -math.inf
+        self._next_subscribers_check = -math.inf
         self._last_error = ""
         self._asking: asyncio.Task[None] | None = None
         """Asks the server for the backlogs."""
@@ -90,7 +91,7 @@ class Supervisor:
         self._last_healthy = max(self._last_healthy, checks.last_ok)
         if result.ok != (self._last_code == "ok"):
             # A server that was down may have lost its consumers.
-            self._last_subscribers_check = -math.inf
+            self._next_subscribers_check = -math.inf
             self._log(result.code)
         if result.ok:
             await self._check_subscribers()
@@ -102,9 +103,12 @@ class Supervisor:
             self._last_healthy = monotonic()
 
     async def _check_subscribers(self) -> None:
-        ask_server = monotonic() - self._last_subscribers_check >= SUBSCRIBERS_INTERVAL
+        ask_server = (now := monotonic()) >= self._next_subscribers_check
         if ask_server:
-            self._last_subscribers_check = monotonic()
+            # Processes that connect together must not ask together for ever: only the first check is at once.
+            is_first = self._next_subscribers_check == -math.inf
+            share = random.random() if is_first else 1.0  # noqa: S311 (spreads load, guards nothing)
+            self._next_subscribers_check = now + SUBSCRIBERS_INTERVAL * share
         await self._managed.monitor.poll(ask_server=ask_server)
         if ask_server and (self._asking is None or self._asking.done()):
             # Meanwhile supervision goes on.

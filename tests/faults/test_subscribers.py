@@ -1,6 +1,7 @@
 """Subscribers that do not consume while the broker is up: readiness fails, and they are restarted."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -646,3 +647,23 @@ async def test_a_check_of_a_frozen_server_times_out(nats_js: NatsServer) -> None
         nats_js.freeze()
         assert await managed_broker(broker).driver.check_subscriber(subscriber) == "timeout"
         nats_js.thaw()
+
+
+async def test_processes_that_connect_together_do_not_check_their_consumers_together_for_ever(
+    nats_js: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "SUBSCRIBERS_INTERVAL", 1_000.0)
+    # The share of the interval until the second check.
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    broker, _ = consumer(nats_js.url, "pull")
+    requests: list[object] = []
+
+    async def on_request(message: object) -> None:
+        requests.append(message)
+
+    observer = await nats_py.connect(nats_js.url)
+    await observer.subscribe("$JS.API.CONSUMER.INFO.>", cb=on_request)
+    await observer.flush()
+    async with BrokerLifespan(broker):
+        await eventually(lambda: len(requests) == 3)  # one by the start
+    await observer.close()

@@ -1,6 +1,7 @@
 """Reconnects within a cluster: which server the client dials next, and how it logs in there."""
 
 import math
+import random
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,9 @@ from faststream_adapters._compat import nats as private
 
 SHORT_WAIT = 0.1
 """Seconds between two attempts to reach a server that has not failed and is not the lost one."""
+
+LONGEST_WAIT = 1.5
+"""By what factor, at most, a wait is lengthened at random."""
 
 
 def share_url_credentials(client: Client) -> None:
@@ -70,7 +74,8 @@ class ServerSelection:
             return delay, server.reconnects, is_lost
 
         selected = min(servers, key=key)
-        delay = key(selected)[0]
+        # All clients of a cluster lose it together, and must not return to it together.
+        delay = key(selected)[0] * random.uniform(1.0, LONGEST_WAIT)  # noqa: S311 (spreads load, guards nothing)
         self._dialled[_address(selected.uri)] = now + delay
         return selected, delay
 

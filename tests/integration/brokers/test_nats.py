@@ -1,12 +1,15 @@
 """NATS: the example of the documentation. tests/faults covers its faults."""
 
 from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 from faststream.nats import JStream, NatsBroker, PullSub
+from nats.aio.client import Server
 from nats.errors import ConnectionClosedError
 
 from faststream_adapters import BrokerLifespan
+from faststream_adapters._brokers.nats.cluster import ServerSelection
 from faststream_adapters._compat import nats as private
 from tests.docs.blocks import python_blocks
 from tests.harness.clients import client
@@ -64,3 +67,19 @@ async def test_a_closed_client_makes_no_round_trip(shared_nats: NatsServer) -> N
         await private.round_trip(client)
     with pytest.raises(ConnectionClosedError):
         await private.round_trip(client)
+
+
+async def test_clients_that_have_lost_their_server_together_do_not_return_together(
+    shared_nats: NatsServer,
+) -> None:
+    broker = NatsBroker(shared_nats.url, reconnect_time_wait=2)
+    client = await broker.connect()
+    server = [Server(uri=urlparse(shared_nats.url))]
+    delays = []
+    for _ in range(20):
+        select = ServerSelection(client)
+        assert select(server, {})[1] == 0
+        delays.append(select(server, {})[1])
+    assert max(delays) <= 3
+    assert max(delays) - min(delays) > 0.2
+    await broker.stop()
