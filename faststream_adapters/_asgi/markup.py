@@ -3,7 +3,7 @@
 import re
 from html import escape
 
-__all__ = ("Html", "join", "safe_link", "tag")
+__all__ = ("Html", "is_safe_url", "join", "safe_link", "tag")
 
 _SAFE_URL = re.compile(r"https?://|mailto:", re.IGNORECASE)
 _VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "wbr"})
@@ -43,6 +43,11 @@ def _attribute(item: tuple[str, str | int | bool | None]) -> str:
     return f" {name}" if value is True else f' {name}="{escape(str(value))}"'
 
 
+def is_safe_url(url: str) -> bool:
+    """Return whether a link to a URL leads to another page or to a mail program, and cannot run a script."""
+    return _SAFE_URL.match(url) is not None
+
+
 def safe_link(url: str, *parts: object) -> Html:
     """Return a link to another site, or only its text if the URL could run a script."""
-    return tag("a", *parts, href=url, rel="noreferrer") if _SAFE_URL.match(url) else join(*parts)
+    return tag("a", *parts, href=url, rel="noreferrer") if is_safe_url(url) else join(*parts)

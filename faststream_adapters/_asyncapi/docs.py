@@ -302,10 +302,11 @@ class _Version:
         return _json_content(shaped)
 
     def _page_content(self, document: dict[str, Any], folder: str) -> Content:
+        from .document import titles_of
         from .page import Page
 
         if self._page is None:
-            self._page = Page(document, self._view)
+            self._page = Page(document, self._view, titles_of(self._specification))
         return self._page.content(folder)
 
 

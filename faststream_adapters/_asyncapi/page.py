@@ -1,6 +1,7 @@
 """The HTML page: server-rendered sections, with the viewer on top, or the official React component."""
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from html import escape
 from string import Template
@@ -18,6 +19,17 @@ from .viewer_document import ELEMENT_ID
 
 __all__ = ("Page", "page_assets")
 
+_FILTER = tag(
+    "form",
+    tag("label", "Filter", for_="filter"),
+    tag("input", type="search", id="filter", placeholder="operation, model or field", autocomplete="off"),
+    tag("output", for_="filter"),
+    role="search",
+    class_="filter",
+    hidden=True,
+)
+"""The field that `filter.js` shows."""
+
 
 def page_assets(view: View) -> list[Asset]:
     """Return the static files that the page loads."""
@@ -25,7 +37,7 @@ def page_assets(view: View) -> list[Asset]:
         return [icon(), asset("react.css"), asset("react.js")]
     # The number of operations is not known yet.
     script = viewer() if view.wants_viewer(0) else None
-    return [icon(), stylesheet(), *([] if script is None else [asset("page.js"), script])]
+    return [icon(), stylesheet(), asset("filter.js"), *([] if script is None else [asset("page.js"), script])]
 
 
 class Page:
@@ -37,11 +49,13 @@ class Page:
     Args:
         document: The AsyncAPI document.
         view: The page's options.
+        titles: The titles that authors have chosen, by the keys of their channels.
     """
 
-    def __init__(self, document: dict[str, Any], view: View) -> None:
+    def __init__(self, document: dict[str, Any], view: View, titles: Mapping[str, str]) -> None:
         self._document = document if view.options["http_routes"] else without_http_routes(document)
         self._view = view
+        self._titles = titles
         self._wants_viewer = view.wants_viewer(count_operations(self._document))
         self._script = viewer() if self._wants_viewer else None
 
@@ -68,10 +82,15 @@ class Page:
         alternate = tag("link", rel="alternate", type="application/json", href=as_json)
         return document(
             self._title,
+            _FILTER,
             tag("p", tag("a", "JSON", href=as_json), " ", tag("a", "YAML", href=as_yaml), class_="formats"),
             main,
             Html(read_static("hint.html").decode()) if self._wants_viewer and script is None else None,
-            head=[alternate, *(tag("script", src=folder + each.path) for each in scripts)],
+            head=[
+                alternate,
+                tag("script", src=folder + asset("filter.js").path, defer=True),
+                *(tag("script", src=folder + each.path) for each in scripts),
+            ],
             style=tag("link", rel="stylesheet", href=folder + stylesheet().path),
             icon=folder + icon().path,
             nav=nav,
@@ -86,12 +105,14 @@ class Page:
         attributes = {name: str(value).lower() for name, value in options.items()}
         # AsyncAPI 2 describes the application from the outside: what others publish, it receives.
         attributes |= {"publish_label": "RECEIVE", "subscribe_label": "SEND"}
-        return tag("asyncapi-viewer", id=ELEMENT_ID, src=folder + VIEWER_JSON, **attributes)
+        element = tag("asyncapi-viewer", id=ELEMENT_ID, src=folder + VIEWER_JSON, **attributes)
+        # The viewer has neither a landmark nor a heading for its content.
+        return tag("main", tag("h1", self._title, class_="unseen"), element, class_="viewer")
 
     @cached_property
     def _sections(self) -> tuple[Html | None, Html]:
-        sections = Sections(self._document, self._view)
-        return sections.sidebar() if self._view.options["sidebar"] else None, sections.main()
+        sections = Sections(self._document, self._view, self._titles)
+        return sections.contents() if self._view.options["sidebar"] else None, sections.main()
 
     def _react_page(self, folder: str) -> str:
         css = self._view.options["asyncapi_css_url"]

@@ -150,10 +150,10 @@ class View:
         return headers
 
     def _strict_policy(self, *, viewer: bool) -> str:
-        sources = {"style-src": ["'self'"], "img-src": ["'self'"]}
+        sources = {"style-src": ["'self'"], "img-src": ["'self'"], "script-src": ["'self'"]}
         if viewer or self.options["asyncapi_js_url"] is not None:
             # The viewer and the React component both fetch the document.
-            sources |= {"script-src": ["'self'"], "connect-src": ["'self'"]}
+            sources["connect-src"] = ["'self'"]
         if (script := self.options["asyncapi_js_url"]) is not None:
             # The React component compiles validators from strings, and shows nothing where that is forbidden.
             sources["script-src"] += ["'unsafe-eval'", *_origins(script, "asyncapi_js_url")]

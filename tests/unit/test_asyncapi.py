@@ -21,7 +21,7 @@ from asyncapi_viewer import options as viewer_options
 from fastapi import FastAPI
 from faststream.exceptions import SetupError
 from faststream.nats import NatsBroker, NatsRouter
-from faststream.specification import AsyncAPI, Contact, License, Tag
+from faststream.specification import AsyncAPI, Tag
 from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -51,7 +51,7 @@ MALICIOUS = (
     "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u2028& [x](javascript:alert(3))"
 )
 CLOSED = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-PLAIN_POLICY = f"default-src 'none'; style-src 'self'; img-src 'self'; {CLOSED}"
+PLAIN_POLICY = f"default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; {CLOSED}"
 VIEWER_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; " + CLOSED
 )
@@ -135,7 +135,7 @@ class Page(HTMLParser):
     def has_script(self) -> bool:
         """Return whether the page can run any script besides the viewer's and its own."""
         elements = [(tag, attributes) for tag, attributes in self.elements if not is_own(tag, attributes)]
-        return len(self.elements) - len(elements) > 2 or any(
+        return len(self.elements) - len(elements) > 3 or any(
             tag in {"script", "iframe", "object", "img", "style"}
             or any(name.startswith("on") or name == "style" for name in attributes)
             for tag, attributes in elements
@@ -145,8 +145,8 @@ class Page(HTMLParser):
 def is_own(tag: str, attributes: dict[str, str]) -> bool:
     return (
         tag == "script"
-        and attributes.keys() == {"src"}
-        and re.fullmatch(r"([\w.%~-]+/)?(page|viewer)\.[0-9a-f]{12}\.js", attributes["src"], re.ASCII)
+        and attributes.keys() <= {"src", "defer"}
+        and re.fullmatch(r"([\w.%~-]+/)?(filter|page|viewer)\.[0-9a-f]{12}\.js", attributes["src"], re.ASCII)
         is not None
     )
 
@@ -275,8 +275,8 @@ def viewer_element(page: Page) -> dict[str, str]:
 async def test_the_viewer_comes_from_the_wheel() -> None:
     app = docs()
     page = Page((await fetch(app)).text)
-    own, script = page.attributes("script")
-    assert own["src"].startswith("page.")
+    *own, script = page.attributes("script")
+    assert [each["src"].partition(".")[0] for each in own] == ["filter", "page"]
     served = await fetch(app, f"/{script['src']}")
     assert served.headers["content-type"] == "text/javascript; charset=utf-8"
     assert served.content == viewer_assets.static_path(viewer_assets.VIEWER_IIFE).read_bytes()
@@ -311,16 +311,15 @@ async def test_the_script_is_served_by_a_process_that_has_not_served_the_page() 
     """Another worker process or a cache may have served the page."""
     scripts = Page((await fetch(docs())).text).attributes("script")
     statuses = [(await fetch(docs(), f"/{script['src']}", "HEAD")).status_code for script in scripts]
-    assert statuses == [200, 200]
+    assert statuses == [200, 200, 200]
 
 
 async def test_the_page_with_the_viewer_is_complete_without_scripts(without: Callable[[str], None]) -> None:
     app = docs()
-    complete = Page((await fetch(app)).text).text.rstrip()
+    _, _, complete = Page((await fetch(app)).text).text.rstrip().partition("Skip to the content")
     without("asyncapi_viewer")
-    shared, hint, _ = Page((await fetch(docs())).text).text.partition("This is the plain page.")
-    assert hint
-    assert complete == shared
+    _, _, plain = Page((await fetch(docs())).text).text.partition("Skip to the content")
+    assert plain.startswith(complete + "This is the plain page.")
 
 
 async def test_the_plain_page_names_the_extra(without: Callable[[str], None]) -> None:
@@ -330,12 +329,13 @@ async def test_the_plain_page_names_the_extra(without: Callable[[str], None]) ->
     page = Page(response.text)
     assert 'pip install "faststream-adapters[docs]"' in page.text
     assert response.headers["content-security-policy"] == PLAIN_POLICY
-    assert not page.attributes("script")
+    assert not page.has_script()
     assert not page.attributes("asyncapi-viewer")
     for text in ("orders.created", "Paid", "Order", "Line", "sku"):
         assert text in page.text
     assert set(await follow_files(app, "/")) == {
         "text/css",
+        "text/javascript",
         "image/svg+xml",
         "application/json",
         "application/yaml",
@@ -1022,65 +1022,9 @@ async def test_pages_of_other_folders_do_not_keep_garbage_from_being_collected(
 # --- what the page shows ---
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-async def test_the_page_shows_the_whole_document(version: str) -> None:
-    broker = order_broker(specification_url=["nats://one:4222", "nats://two"], description="The cluster")
-    specification = AsyncAPI(
-        broker,
-        title="Orders",
-        version="1.2.3",
-        description="First line\nsecond line",
-        schema_version=version,
-        contact=Contact(name="The team", url="https://team.example"),
-        license=License(name="MIT"),
-        terms_of_service="https://terms.example",
-        tags=[Tag(name="shop")],
-        external_docs={"url": "https://wiki.example"},
-    )
-    app = make_asyncapi_asgi(specification, description="These docs", http_routes=True)
-    specification.add_http_route("/docs", app)  # type: ignore[arg-type]  # has the same attributes
-    page = Page((await fetch(app)).text)
-    for text in (
-        "Orders AsyncAPI",
-        "1.2.3",
-        f"AsyncAPI {version}",
-        "First line\nsecond line",
-        "Contact: The team",
-        "License: MIT",
-        "Terms of service",
-        "https://wiki.example",
-        "shop",
-        "Server1 nats://one:4222",
-        "Server2 nats://two",
-        "The cluster",
-        "receivesorders.created",
-        "New orders",
-        "Servers: Server1, Server2",
-        "nats: subject orders.created, queue workers",
-        "sends",
-        "Message: Paid:Message",
-        "HTTP GET",
-        "/docs",
-        "These docs",
-        "Payload Order",
-        "id integer required",
-        "lines array of Line · default []",
-        'state "new" | "paid" · default "new"',
-        "note string | null",
-        "sku string required · minLength 3Which article",
-        '"id": 7',
-    ):
-        assert text in page.text, text
-    assert not page.has_script()
-    anchors = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
-    linked = {unquote(url[1:]) for url in page.urls() if url.startswith("#")}
-    assert linked <= anchors
-    assert {"https://team.example/", "https://terms.example/", "https://wiki.example/"} <= set(page.urls())
-
-
 SECTIONS = {
     "sidebar": "nav",
-    "info": "h1",
+    "info": 'span class="version"',
     "servers": "Servers",
     "operations": "Operations",
     "messages": "Messages",
@@ -1148,22 +1092,6 @@ async def test_texts_of_the_application_are_escaped(version: str) -> None:
     assert not react.attributes("img")
 
 
-async def test_links_that_could_run_a_script_are_shown_as_text() -> None:
-    page = await page_of(
-        {
-            "info": {
-                "title": "T",
-                "contact": {"name": "C", "url": "JavaScript:alert(1)"},
-                "license": {"name": "L", "url": " javascript:alert(1)"},
-                "termsOfService": "data:text/html,x",
-                "externalDocs": {"url": "vbscript:x"},
-            },
-        },
-    )
-    assert "Contact: C" in page.text
-    assert not [url for url in page.urls() if "script" in url or url.startswith("data")]
-
-
 async def test_links_that_would_run_a_script_are_removed_from_the_document() -> None:
     """Both viewers turn URLs in the document into links."""
     run = "javascript:alert(1)"
@@ -1209,129 +1137,6 @@ async def test_links_that_would_run_a_script_are_removed_from_the_document() -> 
                 "securitySchemes": {"o": {"flows": {"implicit": {"tokenUrl": "/token"}}}},
             },
         }
-
-
-@pytest.mark.parametrize(
-    ("contact", "text", "url"),
-    [
-        ({"email": "a@b.example"}, "Contact: a@b.example", "mailto:a@b.example"),
-        ({"url": "https://c.example"}, "Contact: https://c.example", "https://c.example"),
-    ],
-)
-async def test_a_contact_without_a_name(contact: dict[str, str], text: str, url: str) -> None:
-    page = await page_of({"info": {"title": "T", "contact": contact}})
-    assert text in page.text
-    assert url in page.urls()
-
-
-async def test_asyncapi_3_that_faststream_does_not_write() -> None:
-    """A document of another specification class may contain everything that AsyncAPI 3 allows."""
-    page = await page_of(
-        {
-            "asyncapi": "3.0.0",
-            "info": {"title": "T", "version": "1"},
-            "servers": {"main": {"host": "h", "protocol": "amqp", "protocolVersion": "0.9"}, "odd": []},
-            "channels": {
-                "c": {"address": None, "messages": {"inline": {"payload": {"type": "string"}}}},
-                "d": {"bindings": {"kafka": {"partitions": 3, "bindingVersion": "1"}, "nats": {}}},
-            },
-            "operations": {
-                "in": {
-                    "action": "receive",
-                    "summary": "In short",
-                    "channel": {"$ref": "#/channels/c"},
-                    "messages": [
-                        {"$ref": "#/channels/c/messages/inline"},
-                        {"$ref": "#/gone"},
-                        {"name": "mine"},
-                    ],
-                },
-                "out": {"action": "send", "channel": {"$ref": "#/channels/d"}},
-                "nowhere": {"action": "send"},
-            },
-            "components": {
-                "messages": {
-                    "m": {
-                        "title": "M",
-                        "summary": "Short",
-                        "description": "Long",
-                        "contentType": "text/plain",
-                        "headers": {"type": "object", "properties": {"trace": True}},
-                        "payload": {"schemaFormat": "x", "schema": {"$ref": "#/components/schemas/a~1b%20c"}},
-                        "examples": [{"name": "one", "payload": 1}],
-                        "tags": [{"name": "tagged"}],
-                    },
-                    "loop": {"payload": {"$ref": "#/components/schemas/self"}},
-                    "unknown": {"payload": {"$ref": "#/components/schemas/unknown"}},
-                    "bare": {},
-                },
-                "schemas": {
-                    "a/b c": {
-                        "type": "object",
-                        "required": ["inner"],
-                        "properties": {
-                            "inner": {"type": "object", "properties": {"deep": {"type": ["string", "null"]}}},
-                            "rows": {"type": "array", "items": {"properties": {"cell": {"const": 5}}}},
-                            "map": {"type": "object", "additionalProperties": {"type": "integer"}},
-                            "when": {"type": "string", "format": "date-time"},
-                            "all": {"allOf": [{"type": "a"}, {"$ref": "#/components/schemas/self"}]},
-                            "one": {"oneOf": [{"enum": [1, 2]}, {"type": "b"}]},
-                        },
-                    },
-                    "self": {"$ref": "#/components/schemas/self"},
-                },
-            },
-        },
-    )
-    for text in (
-        "amqp://h",
-        "amqp 0.9",
-        "receivesc",
-        "In short",
-        "kafka: partitions 3",
-        "sendsd",
-        "sendsnowhere",
-        "Message: inline",
-        "Message: gone",
-        "Message: mine",
-        "Payload string",
-        "Headers object",
-        "trace any",
-        "Payload a/b c",
-        "inner object required",
-        "deep string | null",
-        "cell 5",
-        "map object of integer",
-        "when string (date-time)",
-        "all a & self",
-        "one 1 | 2 | b",
-        "tagged",
-        '"payload": 1',
-        "Payload unknown",
-    ):
-        assert text in page.text, text
-    assert "nats:" not in page.text
-    assert "#schema-a/b-c" in page.urls()
-    assert "schema-a/b-c" in {attributes.get("id") for attributes in page.attributes("article")}
-
-
-async def test_asyncapi_2_that_faststream_does_not_write() -> None:
-    page = await page_of(
-        {
-            "asyncapi": "2.6.0",
-            "info": {"title": "T", "version": "1"},
-            "channels": {
-                "orders": {
-                    "servers": ["main"],
-                    "publish": {"message": {"oneOf": [{"name": "a"}, {"title": "b"}, {"payload": 1}]}},
-                },
-                "health": {"subscribe": {"bindings": {"http": {"type": "request"}}}},
-            },
-        },
-        http_routes=True,
-    )
-    for text in ("receivesorders", "Servers: main", "Message: a", "Message: b", "Message: message", "HTTP"):
-        assert text in page.text, text
 
 
 # --- credentials ---
@@ -1521,7 +1326,7 @@ async def test_a_route_passes_its_keywords_to_the_app() -> None:
     )
     assert (app.json.include_in_schema, app.yaml.include_in_schema) == (True, True)
     source = (await fetch(app)).text
-    assert "<h1" not in source
+    assert "AsyncAPI 3.0.0" not in source
     assert "<nav" not in source
 
 

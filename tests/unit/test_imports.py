@@ -42,6 +42,7 @@ EXTRAS = (
     "brotli",
     "granian",
     "httpx",
+    "markdown_it",
     "opentelemetry",
     "prometheus_client",
     "starlette",

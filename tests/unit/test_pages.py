@@ -5,39 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from faststream_adapters._asgi.markup import Html, join, safe_link, tag
 from faststream_adapters._asgi.shell import Shell, policy, shared_file
+from tests.harness.pages import Page
 
 HOSTILE = "</style></title></script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;"
-VOID = {"link", "meta"}
-
-
-class Parsed(HTMLParser):
-    """The elements of a page in order, each one closed where it should be."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.elements: list[str] = []
-        self.texts: list[str] = []
-        self._open: list[str] = []
-        self.feed(source)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append(tag)
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 # --- elements ---
@@ -78,8 +53,8 @@ def test_a_page_is_a_complete_document() -> None:
     page = Shell().page("Status", tag("h1", "Status"), head=[refresh]).decode()
     assert page.startswith('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">')
     assert '<meta http-equiv="refresh" content="5">' in page
-    parsed = Parsed(page)
-    assert [parsed.elements.count(name) for name in ("html", "title", "main", "h1", "style", "nav")] == [
+    parsed = Page(page)
+    assert [parsed.names.count(name) for name in ("html", "title", "main", "h1", "style", "nav")] == [
         1,
         1,
         1,
@@ -88,20 +63,20 @@ def test_a_page_is_a_complete_document() -> None:
         0,
     ]
     assert '<a class="skip" href="#main">' in page
-    assert not {"script", "img"} & {*parsed.elements}
+    assert not {"script", "img"} & {*parsed.names}
 
 
 def test_a_page_with_a_table_of_contents() -> None:
     page = Shell().page("Status", tag("h1", "Status"), nav=tag("ul")).decode()
-    assert Parsed(page).elements.count("nav") == 1
+    assert Page(page).names.count("nav") == 1
     assert page.index("<nav ") < page.index("<main ")
 
 
 def test_hostile_titles_and_contents_are_texts() -> None:
     page = Shell().page(HOSTILE, tag("h1", HOSTILE), HOSTILE).decode()
-    parsed = Parsed(page)
-    assert not {"script", "img"} & {*parsed.elements}
-    assert "".join(parsed.texts).count("<script>alert(1)</script>") == 3
+    parsed = Page(page)
+    assert not {"script", "img"} & {*parsed.names}
+    assert parsed.text.count("<script>alert(1)</script>") == 3
 
 
 def test_a_page_that_loads_nothing_has_a_policy_for_its_own_style_only() -> None:

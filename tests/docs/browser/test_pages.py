@@ -48,7 +48,9 @@ def expected_texts(document: dict[str, Any]) -> dict[str, set[str]]:
     """Return the texts that the page of a document must show."""
     components = document["components"]
     return {
-        "operations": {channel.get("address") or name for name, channel in document["channels"].items()},
+        "operations": {
+            channel.get("address") or name.partition(":")[0] for name, channel in document["channels"].items()
+        },
         "messages": {
             message["payload"]["$ref"].rpartition("/")[2] for message in components["messages"].values()
         },
@@ -149,9 +151,9 @@ async def test_the_plain_page_is_shown_under_a_policy_that_forbids_scripts(
     async with visit(browser, service.page) as visited:
         await check_texts(visited, service)
         violations = await visited.violations()
-        assert len(violations) == 2
+        assert len(violations) == 3
         for violation in violations:
-            assert re.fullmatch(r"script-src(-elem)? http://.*/(page|viewer)\.\w+\.js", violation)
+            assert re.fullmatch(r"script-src(-elem)? http://.*/(filter|page|viewer)\.\w+\.js", violation)
 
 
 async def test_credentials_are_not_shown(browser: Browser, services: Services) -> None:
@@ -238,8 +240,8 @@ async def test_the_plain_page_is_shown_when_the_viewer_cannot_load_the_document(
 
 
 LARGE = [
-    pytest.param(150, 17_000, id="150"),
-    pytest.param(400, 45_000, id="400", marks=pytest.mark.full),
+    pytest.param(150, 15_000, id="150"),
+    pytest.param(400, 40_000, id="400", marks=pytest.mark.full),
 ]
 
 
@@ -250,7 +252,7 @@ async def test_a_large_document_is_shown_as_the_plain_page(
     service = services(subscribers=subscribers)
     async with visit(browser, service.page) as visited:
         await expect(visited.page.locator("main#main")).to_be_visible(timeout=PATIENCE)
-        assert await visited.page.locator("asyncapi-viewer, script").count() == 0
+        assert await visited.page.locator("asyncapi-viewer").count() == 0
         assert f"parcels.region-{subscribers - 1}.sent" in await visited.visible()
         assert await visited.elements() < limit
         await visited.check()
@@ -349,12 +351,93 @@ async def test_the_plain_page_is_usable_by_keyboard(browser: Browser, services: 
         assert [at for at in found if not at["visible"]] == []
         assert found[0]["text"] == "Skip to the content"
         reached = {at["text"] for at in found}
-        assert reached >= {*OPERATIONS, "Order", "Receipt", "JSON", "YAML", "JSON Schema"}
+        assert reached >= {f"Paid {PLAIN.title}", *OPERATIONS[1:], "Order", "Receipt", "JSON", "YAML"}
         link = visited.page.locator("nav a", has_text=OPERATIONS[1]).first
         await link.focus()
         await visited.page.keyboard.press("Enter")
         await visited.page.wait_for_url("**#*", timeout=PATIENCE)
         await expect(visited.page.locator(".card:target")).to_be_in_viewport(timeout=PATIENCE)
+        await visited.check()
+
+
+async def filter_by(visited: Visit, words: str) -> tuple[list[str], list[str]]:
+    """Fill in the filter, and return the headings and the links that are shown."""
+    await visited.page.get_by_role("searchbox", name="Filter").fill(words)
+    headings = await visited.page.locator("main#main .card:visible h3").all_inner_texts()
+    links = await visited.page.locator("nav li a:visible").all_inner_texts()
+    return headings, links
+
+
+@pytest.mark.full
+async def test_the_filter_finds_operations_models_and_fields(browser: Browser, services: Services) -> None:
+    async with visit(browser, services(page={"view": "plain"}).page) as visited:
+        everything = await filter_by(visited, "")
+        assert await filter_by(visited, "shipments.eu") == (
+            [f"receives{OPERATIONS[2]}"],
+            [OPERATIONS[2], "Shipment"],
+        )
+        assert await filter_by(visited, "LINE") == (
+            ["receivesorders.created", "Line"],
+            ["orders.created", "Line", "Order"],
+        )
+        assert await filter_by(visited, "sku minimum-nothing") == ([], [])
+        assert await filter_by(visited, "sku") == (["Line"], ["Line"])
+        assert await visited.page.locator("output").inner_text() == "1 of 6"
+        marked = visited.page.locator(".match:visible th")
+        assert [text.split()[0] for text in await marked.all_inner_texts()] == ["sku"]
+        await filter_by(visited, "orders.created")
+        # A link to what is filtered out shows everything.
+        await visited.page.locator("main#main a", has_text="Line").first.click()
+        await expect(visited.page.locator("#schema-Line")).to_be_in_viewport(timeout=PATIENCE)
+        assert await filter_by(visited, "") == everything
+        await visited.page.keyboard.press("Enter")
+        await visited.check()
+
+
+@pytest.mark.full
+async def test_the_filter_is_not_shown_without_scripts(browser: Browser, services: Services) -> None:
+    async with visit(browser, services(viewer=False).page, scripts=False) as visited:
+        await expect(visited.page.locator("main#main h1")).to_be_visible()
+        await expect(visited.page.locator(".filter")).to_be_hidden()
+
+
+@pytest.mark.full
+async def test_the_contents_of_a_narrow_page_are_collapsed(browser: Browser, services: Services) -> None:
+    async with visit(browser, services(viewer=False).page, width=390) as visited:
+        link = visited.page.locator("nav li a", has_text=OPERATIONS[1])
+        await expect(link).to_be_hidden()
+        await visited.page.locator("nav summary").click()
+        await link.click()
+        await expect(visited.page.locator(".card:target")).to_be_in_viewport(timeout=PATIENCE)
+        await visited.page.locator("nav").get_by_role("link", name="Contents").click()
+        await expect(visited.page.locator("nav summary")).to_be_in_viewport(timeout=PATIENCE)
+        await visited.check()
+
+
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("view", "width"),
+    [
+        ("plain", 1280),
+        pytest.param("plain", 390, marks=pytest.mark.full),
+        pytest.param("viewer", 1280, marks=pytest.mark.full),
+        pytest.param("viewer", 390, marks=pytest.mark.full),
+    ],
+)
+async def test_axe_finds_nothing(
+    browser: Browser, services: Services, view: str, width: int, scheme: Any
+) -> None:
+    from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]  # ships no types
+
+    service = services() if view == "viewer" else services(page={"view": "plain"})
+    async with visit(browser, service.page, scheme=scheme, width=width) as visited:
+        if view == "viewer":
+            await wait_for_viewer(visited)
+        results = await Axe().run(visited.page)
+        found = {
+            each["id"]: [node["html"] for node in each["nodes"]] for each in results.response["violations"]
+        }
+        assert found == {}
         await visited.check()
 
 
