@@ -249,8 +249,12 @@ class ManagedBroker:
             return self.last_result().code
         if not self.owners:
             return "not_started"
-        if self.error is not None:
-            return self.driver.classify(self.error)
+        error: BaseException | None = self.error
+        if error is None and not self._declared.is_set():
+            # Of a client that keeps trying by itself, so that its start does not end.
+            error = self.driver.last_error
+        if error is not None:
+            return self.driver.classify(error)
         # Whatever the client of a broker that is starting knows of itself, it is not started.
         last = self.broker_check.last
         return "not_started" if last is None or last.ok else last.code
@@ -320,6 +324,7 @@ class ManagedBroker:
                 self._warn_about_moved_subscribers()
             self._reset()
             self.broker_check.forget()
+            self.driver.last_error = None
             if not is_connected(self.broker):
                 # Otherwise the handlers of the last owner may still publish, until it closes the broker, or
                 # the application has connected the broker by itself.
