@@ -35,7 +35,13 @@ async def test_a_message_that_a_request_publishes_is_handled(harness: BrokerHarn
         return "published"
 
     harness.subscribe(broker, channel, handle)
-    app = host.build(broker, host_app=HostApp(hello=publish), readiness_path="/ready", liveness_path="/live")
+    app = host.build(
+        broker,
+        host_app=HostApp(hello=publish),
+        readiness_path="/ready",
+        liveness_path="/live",
+        status_path="/status",
+    )
     async with serving(app) as served:
         assert await served.status("/ready") == 200
         assert await served.status("/live") == 200
@@ -56,4 +62,12 @@ async def test_a_message_that_a_request_publishes_is_handled(harness: BrokerHarn
         metrics = await scrape(make_metrics_asgi(CollectorRegistry(), targets=[broker]))
         assert metrics("faststream_adapters_ready") == 1
         assert metrics("faststream_adapters_subscriber_up", broker=f"{name} 1", subscriber="handle") == 1
+        status = (await served.http.get("/status.json")).json()
+        assert (status["status"], status["code"], status["state"]) == ("pass", "ok", ["running"])
+        assert [(each["name"], each["code"]) for each in status["brokers"]] == [(f"{name} 1", "ok")]
+        [subscriber] = status["subscribers"]
+        assert (subscriber["name"], subscriber["code"]) == ("handle", "ok")
+        assert channel in subscriber["destination"]
+        assert subscriber["received"] >= 1
+        assert "1 in all, 1 consume" in await served.text("/status")
     assert not broker.running

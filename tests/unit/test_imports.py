@@ -132,6 +132,7 @@ def test_all_lists_the_public_names() -> None:
         "SubscriberInfo",
         "make_liveness_asgi",
         "make_metrics_asgi",
+        "make_publish_asgi",
         "make_readiness_asgi",
         "make_startup_asgi",
         "make_status_asgi",

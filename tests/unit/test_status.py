@@ -28,7 +28,7 @@ from faststream_adapters._endpoints.status import page as page_module
 from faststream_adapters._endpoints.status import words
 from faststream_adapters._endpoints.status.document import StatusDocument
 from faststream_adapters._endpoints.status.page import Settings, render
-from faststream_adapters._lifecycle import health_observer
+from faststream_adapters._lifecycle import health_check, health_observer
 from faststream_adapters._lifecycle.managed import managed_broker
 from faststream_adapters._lifecycle.options import State
 from faststream_adapters.testing import in_memory
@@ -47,8 +47,9 @@ NEVER = Settings(0, 0, {})
 
 
 @pytest.fixture(autouse=True)
-def short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_observer, "POLL_INTERVAL", 0.01)
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_observer, "HISTORY_INTERVAL", 0.01)
+    monkeypatch.setattr(health_check, "_MIN_POLL_INTERVAL", 0.01)
 
 
 # --- reading a page ---
@@ -236,7 +237,7 @@ async def test_nothing_is_recorded_or_counted_without_the_endpoint() -> None:
     lifespan = BrokerLifespan(broker)
     with in_memory():
         async with lifespan:
-            await asyncio.sleep(0.05)
+            pass
     assert {change.kind for change in lifespan.status.history} == {"lifespan"}
     assert managed_broker(broker).statistics is None
     make_status_asgi(lifespan)
@@ -271,6 +272,7 @@ async def test_two_lifespans_that_share_a_broker_have_one_history() -> None:
     assert times == sorted(times, reverse=True)
 
 
+@pytest.mark.full
 async def test_an_optional_check_that_fails_is_a_warning_and_one_without_a_result_too() -> None:
     failing = HealthCheck("mail", lambda: False)
     gate = threading.Event()
@@ -289,6 +291,12 @@ async def test_an_optional_check_that_fails_is_a_warning_and_one_without_a_resul
         ("mail", "warn", "check_failed"),
         ("database", "warn", "not_started"),
     ]
+
+
+async def test_a_worker_is_one_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/23.0")
+    document = await document_of(make_status_asgi(BrokerLifespan(consumer())))
+    assert document["process"]["one_of_several"] is True
 
 
 async def test_credentials_are_not_shown() -> None:
