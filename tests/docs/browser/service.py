@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from faststream.asgi.types import ASGIApp
 from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI, Tag
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from faststream_adapters import AsyncAPIRoute, BrokerLifespan, make_asyncapi_asgi
 from tests.harness.hosts import HOSTS
@@ -102,6 +103,26 @@ class Shipment(BaseModel):
     carrier: Literal["bike", "truck"] = "bike"
 
 
+class Kind(Enum):
+    MARKUP = HOSTILE.example
+    LINK = f"[x](javascript:{_RUN})"
+
+
+def hostile_model(texts: Texts) -> Any:
+    """Return a model whose name, title, description, default and examples are these texts."""
+    config = ConfigDict(
+        title=texts.title,
+        json_schema_extra={"examples": [{texts.field: texts.example}], "format": texts.title},
+    )
+    return create_model(
+        f"{texts.field}](javascript:{_RUN})",
+        __config__=config,
+        __doc__=texts.description,
+        value=(Literal[texts.example, f"`{texts.title}"], texts.example),
+        kind=(Kind, Kind.LINK),
+    )
+
+
 def brokers(texts: Texts) -> tuple[NatsBroker, NatsBroker]:
     """Return a broker for orders and one for shipping, which has credentials in its URL."""
     url = os.environ["NATS_URL"]
@@ -117,6 +138,10 @@ def brokers(texts: Texts) -> tuple[NatsBroker, NatsBroker]:
         "payment": (Literal["card", "invoice"], "card"),
         texts.field: (str | None, Field(None, examples=[texts.example])),
     }
+    if texts is HOSTILE:
+        # Everything else that the author of a model can write, and that ends on the page.
+        fields["nested"] = (hostile_model(texts) | None, Field(None, description=texts.description))
+        fields["choice"] = (Kind | hostile_model(texts) | list[hostile_model(texts)], ...)
     order: Any = create_model("Order", **fields)
 
     @orders.subscriber("orders.created", queue="order-service", description=texts.description)

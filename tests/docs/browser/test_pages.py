@@ -458,6 +458,12 @@ async def test_hostile_texts_are_not_executed(
         closed = visited.page.locator("details:not([open]) > summary:visible")
         while await closed.count():
             await closed.first.click(timeout=PATIENCE)
+        folded = visited.page.locator("button:visible", has_text="Expand all")
+        while await folded.count():
+            await folded.first.click(timeout=PATIENCE)
+        # Fields of several types show one of them at a time.
+        for choice in await visited.page.locator(".variants button:visible").all():
+            await choice.click(timeout=PATIENCE)
         assert HOSTILE.field in await visited.visible()
         assert await visited.page.evaluate("window.pwned") is None
         urls = [re.sub(r"[\x00-\x20]", "", url) for url in await visited.attributes("href")]
