@@ -88,7 +88,7 @@ async def test_the_page_loads_nothing_and_sends_forms_to_itself_only() -> None:
     assert reply.headers["cache-control"] == "no-store"
     elements = _Elements(reply.body.decode())
     [form] = elements.of("form")
-    assert (form["method"], form["action"]) == ("post", "#channel-1")
+    assert (form["method"], form["action"]) == ("post", "#outcome")
     labels = {each["for"] for each in elements.of("label")}
     assert (
         labels

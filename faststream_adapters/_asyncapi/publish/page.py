@@ -16,6 +16,9 @@ from .validation import FieldError
 __all__ = ("Page",)
 
 _TITLE = "Publish a message"
+_OUTCOME = "outcome"
+"""The id of the only element with the outcome of a form."""
+
 _MAX_OPEN = 3
 """Up to this number of channels, all forms are open."""
 
@@ -60,7 +63,7 @@ class Page:
             ),
         ]
         if outcome is not None and not any(form.is_sent for form in forms):
-            sections.append(_outcome(outcome, ()))
+            sections.append(_outcome(outcome))
         if not forms:
             sections.append(tag("p", "The application declares no channel.", class_="note"))
         open_all = len(forms) <= _MAX_OPEN
@@ -73,7 +76,7 @@ class Page:
 
     def refusal(self, outcome: Outcome) -> bytes:
         """Return the page for a request that is refused before it is read."""
-        return self._shell.page(_TITLE, tag("h1", _TITLE), _outcome(outcome, ()))
+        return self._shell.page(_TITLE, tag("h1", _TITLE), _outcome(outcome))
 
 
 def _broker(form: "_Form") -> str:
@@ -110,7 +113,7 @@ class _Form:
         """Return the channel with its form."""
         channel = self.channel
         verb = "receives" if channel.is_consumed else "sends"
-        summary = tag("summary", tag("h3", tag("span", verb, class_="badge"), channel.name))
+        summary = tag("summary", tag("h3", tag("span", verb, class_="badge"), " ", channel.name))
         facts = [f"Address {channel.address}"] if channel.address not in {"", channel.name} else []
         facts += ["The page waits for the subscriber's reply"] if channel.replies else []
         content = tag(
@@ -124,11 +127,10 @@ class _Form:
         return tag("details", summary, content, class_="card", open=is_open or self.is_sent)
 
     def _form(self) -> Html:
-        errors = f"{self._anchor}-outcome"
         invalid = {str(error["loc"][0]) for error in self._errors if error["loc"]}
-        described = errors if self._outcome is not None else None
+        described = _OUTCOME if self._outcome is not None else None
         return join(
-            None if self._outcome is None else _outcome(self._outcome, self._errors, id_=errors),
+            None if self._outcome is None else _outcome(self._outcome),
             tag(
                 "form",
                 tag("input", type="hidden", name="token", value=self._token),
@@ -145,8 +147,8 @@ class _Form:
                     class_="buttons",
                 ),
                 method="post",
-                # The response is scrolled to this channel.
-                action=f"#{self._anchor}",
+                # Browsers scroll to it and move the focus there, so that screen readers read it first.
+                action=f"#{_OUTCOME}",
                 aria_label=f"Publish to {self.channel.name}",
                 autocomplete="off",
             ),
@@ -196,7 +198,7 @@ class _Form:
         return tag("details", tag("summary", "JSON Schema of the message"), tag("pre", tag("code", text)))
 
 
-def _outcome(outcome: Outcome, errors: Sequence[FieldError], id_: str | None = None) -> Html:
+def _outcome(outcome: Outcome) -> Html:
     good = outcome.status < 400  # noqa: PLR2004 (the statuses of errors)
     facts: list[object] = []
     if outcome.correlation_id and outcome.published:
@@ -206,7 +208,7 @@ def _outcome(outcome: Outcome, errors: Sequence[FieldError], id_: str | None = N
         facts += [tag("p", "Reply", class_="note"), tag("pre", tag("code", reply))]
     items = [
         tag("li", tag("code", ".".join(map(str, error["loc"])) or "message"), " ", error["msg"])
-        for error in errors or outcome.errors
+        for error in outcome.errors
     ]
     return tag(
         "div",
@@ -214,9 +216,7 @@ def _outcome(outcome: Outcome, errors: Sequence[FieldError], id_: str | None = N
         tag("ul", *items) if items else None,
         *facts,
         class_="outcome",
-        id=id_,
+        id=_OUTCOME,
         role="status" if good else "alert",
-        # Screen readers read it first.
         tabindex="-1",
-        autofocus=True,
     )
