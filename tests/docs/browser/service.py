@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from types import GenericAlias
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -114,13 +115,12 @@ def hostile_model(texts: Texts) -> Any:
         title=texts.title,
         json_schema_extra={"examples": [{texts.field: texts.example}], "format": texts.title},
     )
-    return create_model(
-        f"{texts.field}](javascript:{_RUN})",
-        __config__=config,
-        __doc__=texts.description,
-        value=(Literal[texts.example, f"`{texts.title}"], texts.example),
-        kind=(Kind, Kind.LINK),
-    )
+    fields: dict[str, Any] = {
+        "value": (Literal[texts.example, f"`{texts.title}"], texts.example),
+        "kind": (Kind, Kind.LINK),
+    }
+    name = f"{texts.field}](javascript:{_RUN})"
+    return create_model(name, __config__=config, __doc__=texts.description, **fields)
 
 
 def brokers(texts: Texts) -> tuple[NatsBroker, NatsBroker]:
@@ -140,8 +140,9 @@ def brokers(texts: Texts) -> tuple[NatsBroker, NatsBroker]:
     }
     if texts is HOSTILE:
         # Everything else that the author of a model can write, and that ends on the page.
-        fields["nested"] = (hostile_model(texts) | None, Field(None, description=texts.description))
-        fields["choice"] = (Kind | hostile_model(texts) | list[hostile_model(texts)], ...)
+        nested = hostile_model(texts)
+        fields["nested"] = (nested | None, Field(None, description=texts.description))
+        fields["choice"] = (Kind | nested | GenericAlias(list, nested), ...)
     order: Any = create_model("Order", **fields)
 
     @orders.subscriber("orders.created", queue="order-service", description=texts.description)
