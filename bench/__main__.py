@@ -22,6 +22,7 @@ SECTIONS = {
     "scrape": "A scrape",
     "start": "Startup and memory",
     "scale": "Many subscribers and brokers",
+    "fleet": "A fleet",
 }
 
 

@@ -58,6 +58,7 @@ _END = """
 app = AsgiFastStream(
     broker,
     readiness_path="/ready",
+    liveness_path="/live",
     # Processes that are started while the server is away wait for it.
     startup="background",
     drain_delay=float(os.environ["DRAIN_DELAY"]),
