@@ -4,16 +4,24 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ("heading_of", "readable")
+__all__ = ("heading_of", "model_name", "readable")
 
 # FastStream appends these to the name of a handler, a channel or a message.
 _SUFFIXES = re.compile(r"(?::Publisher)?(?::(?:Subscribe)?Message)?(?::Payload)?$")
 _HANDLER = re.compile(r":[A-Z]\w*$")
+# What pydantic replaces in the keys of schemas.
+_NOT_IN_KEYS = re.compile(r"[^\w.\-]")
 
 
 def readable(key: str) -> str:
     """Return the key of a message or schema without what FastStream has appended."""
     return _SUFFIXES.sub("", key) or key
+
+
+def model_name(key: str, schema: Mapping[str, Any]) -> str:
+    """Return the name of a model: that of a generic one has brackets, which its key cannot have."""
+    title = str(schema.get("title"))
+    return title if _NOT_IN_KEYS.sub("_", title) == key else readable(key)
 
 
 def heading_of(key: str, channel: Mapping[str, Any], titles: Mapping[str, str]) -> str:

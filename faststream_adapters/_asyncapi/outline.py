@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .document import mapping, pointer_names, resolve
-from .names import heading_of, readable
+from .names import heading_of, model_name, readable
 
 __all__ = ("Message", "Model", "Operation", "Outline", "sequence")
 
@@ -115,7 +115,7 @@ class Outline:
 
     def model_name(self, key: str) -> str:
         """Return the name of a model for readers."""
-        return readable(key)
+        return model_name(key, mapping(self.schemas.get(key)))
 
     @staticmethod
     def is_made(key: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from faststream_adapters._asgi.markup import Html, tag
 from faststream_adapters._asgi.shell import document
+from faststream_adapters._utils.threads import call_with_deep_stack
 
 from .assets import Asset, asset, icon, read_static, stylesheet, viewer
 from .content import Content
@@ -111,6 +112,10 @@ class Page:
 
     @cached_property
     def _sections(self) -> tuple[Html | None, Html]:
+        # Schemas can be nested deeply.
+        return call_with_deep_stack(self._make_sections)
+
+    def _make_sections(self) -> tuple[Html | None, Html]:
         sections = Sections(self._document, self._view, self._titles)
         return sections.contents() if self._view.options["sidebar"] else None, sections.main()
 

@@ -77,20 +77,20 @@ class SchemaMarkup:
             return self._link(self._outline.model_key(details) or pointer_names(reference)[-1])
         for keyword, word in (("oneOf", " or "), ("anyOf", " or "), ("allOf", " and ")):
             if choices := sequence(details.get(keyword)):
-                return _is_decimal(choices) or Html(word.join(map(self._choice, choices)))
+                return _is_decimal(choices) or Html(word.join(map(self._part, choices)))
         if values := [details["const"]] if "const" in details else sequence(details.get("enum")):
             return join(" | ".join(map(compact, values)))
         kind = details.get("type", "object" if "properties" in details else "any")
         if kind == "array":
             return self._array(details)
         if kind == "object" and mapping(details.get("additionalProperties")):
-            return join("object of ", self._element(details["additionalProperties"]))
+            return join("object of ", self._part(details["additionalProperties"]))
         name = " or ".join(map(str, kind)) if isinstance(kind, list) else kind
         return join(name, f" ({details['format']})" if "format" in details else None)
 
-    def _choice(self, choice: object) -> Html:
-        """Return one of several types, with its own rules."""
-        name, rules = self._element(choice), [*_rules(mapping(choice))]
+    def _part(self, part: object) -> Html:
+        """Return a type as a part of another one, with its own rules."""
+        name, rules = self._element(part), [*_rules(_of_decimal(_without_null(mapping(part))[0]))]
         return join(name, " (", _joined(", ", rules), ")") if rules else name
 
     def _array(self, details: dict[str, Any]) -> Html:
@@ -98,13 +98,12 @@ class SchemaMarkup:
         # AsyncAPI's own schemas have the older form: a list of items.
         first = sequence(details.get("prefixItems")) or sequence(items)
         if not first:
-            return join("array of ", self._element(items))
+            return join("array of ", self._part(items))
         rest = details.get("additionalItems") if isinstance(items, list) else items
-        more = join(", then ", self._element(rest)) if mapping(rest) else None
-        return join("tuple [", _joined(", ", map(self._element, first)), more, "]")
+        more = join(", then ", self._part(rest)) if mapping(rest) else None
+        return join("tuple [", _joined(", ", map(self._part, first)), more, "]")
 
     def _element(self, schema: object) -> Html:
-        """Return a type as a part of another one."""
         details, nullable = _without_null(mapping(schema))
         several = nullable or any(len(sequence(details.get(key))) > 1 for key in ("oneOf", "anyOf", "type"))
         name = self.type(schema)
@@ -130,7 +129,7 @@ class SchemaMarkup:
     def body(self, schema: object) -> Html:
         """Return what a schema consists of, without its type: description, choices and fields."""
         details = mapping(schema)
-        return join(description(details.get("description")), self.fields(schema))
+        return join(*_descriptions(details), self.fields(schema))
 
     def fields(self, schema: object) -> Html | None:
         """Return the fields of an object, of the items of an array, or of the choices, or None.
@@ -178,11 +177,16 @@ class SchemaMarkup:
                 "td",
                 self.facts(field),
                 tag("p", tag("strong", title)) if title and not _is_made(str(title), name) else None,
-                description(details.get("description")),
+                *_descriptions(details),
                 *(tag("p", "Example: ", tag("code", compact(each))) for each in examples_of(details)),
                 None if inner is None else _collapsed("Fields", inner),
             ),
         )
+
+
+def _descriptions(schema: dict[str, Any]) -> list[Html | None]:
+    """Return the description of a schema, and that of the items of an array."""
+    return [description(mapping(each).get("description")) for each in (schema, schema.get("items"))]
 
 
 def _collapsed(summary: object, *content: object) -> Html:

@@ -1022,6 +1022,14 @@ async def test_pages_of_other_folders_do_not_keep_garbage_from_being_collected(
 # --- what the page shows ---
 
 
+async def test_a_schema_can_be_nested_deeply() -> None:
+    schema: dict[str, Any] = {"type": "string", "description": "The last one"}
+    for number in range(300):
+        schema = {"type": "object", "properties": {f"level{number}": {"type": "array", "items": schema}}}
+    page = await page_of({"components": {"schemas": {"Deep": schema}}})
+    assert "The last one" in page.text
+
+
 SECTIONS = {
     "sidebar": "nav",
     "info": 'span class="version"',

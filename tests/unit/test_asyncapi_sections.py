@@ -84,6 +84,14 @@ def type_of(schema: Any) -> str:
         ),
         ({"type": "array"}, "array of any"),
         (
+            {"type": "array", "items": {"type": "string", "maxLength": 3, "description": "Short"}},
+            "array of string (at most 3 characters) Short",
+        ),
+        (
+            {"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}},
+            "object of integer (≥ 1)",
+        ),
+        (
             {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 1, "maxItems": 3},
             "array of string · unique · 1 to 3 items",
         ),
@@ -184,6 +192,16 @@ def test_objects_without_a_name_are_collapsed_and_models_are_linked() -> None:
     assert page.text.count("Inner") == 3  # contents, type, section
     assert "#schema-Inner" in page.urls()
     assert "First" in page.text
+
+
+def test_a_generic_model_has_the_name_of_its_class() -> None:
+    page = schemas(
+        Page_Order_={"title": "Page[Order]", "type": "object"},
+        Other={"title": "Another", "properties": {"page": {"$ref": "#/components/schemas/Page_Order_"}}},
+    )
+    assert page.text.count("Page[Order]") == 3
+    assert "Page_Order_" not in page.text
+    assert "Another" not in page.text
 
 
 def test_models_that_contain_themselves_are_linked() -> None:

@@ -299,6 +299,7 @@ async def test_the_page_prints_on_white(browser: Browser, services: Services, vi
         text = await visited.visible()
         assert "Search operations" not in text
         assert "Skip to the content" not in text
+        assert "Filter" not in text
         assert await visited.lightness() == 255
         assert await visited.overflow() == 0
         assert (await visited.page.pdf()).startswith(b"%PDF")
