@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PAGE = "docs/logging.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
-BLOCKS = python_blocks(PAGE)
+BLOCKS = {**python_blocks(PAGE), **python_blocks("docs/sentry.md")}
 IDS, JSON, MAIN, STRUCTLOG, SENTRY = (
     "Request ids and correlation ids 1",
     "The configuration 1",

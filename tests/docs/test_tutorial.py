@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -77,15 +78,15 @@ async def test_an_order_that_is_placed_while_the_service_is_down_is_processed(
     port, held = hold_port()
     app = tmp_path / "main.py"
     app.write_text(BLOCKS[DURABLE].code.replace(MANAGEMENT, f"{HOST}:{port}"), encoding="utf-8")
-    if held is not None:
-        held.close()
 
     def service() -> AppServer:
         words = [word.replace("0.0.0.0", HOST).replace("8000", "{port}") for word in json.loads(command)]
         env = {"NATS_URL": nats_js.url, "DATABASE": str(tmp_path / "orders.db")}
         return AppServer([sys.executable, "-m", *words], app=app, env=env, ready_path="/asyncapi")
 
-    async with httpx.AsyncClient() as client:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(held or nullcontext())
+        client = await stack.enter_async_context(httpx.AsyncClient())
         with service() as server:
             management = f"http://{HOST}:{port}"
             for path in (probe["httpGet"]["path"] for probe in probes().values()):
