@@ -534,9 +534,16 @@ def test_the_results_of_checks_are_out_of_date_when_the_process_stops() -> None:
     changes: Any = {"status": "fail", "code": "draining", "state": ["draining"]}
     brokers = [broker_status(status="fail", code="not_started"), broker_status(name="NatsBroker 2")]
     checks = [check_status(status="fail", code="check_failed")]
-    text = text_of(**changes, brokers=brokers, checks=checks, subscribers=[subscriber_status()])
+    busy = subscriber_status(name="busy", in_flight=2, oldest_seconds=3.0)
+    text = text_of(**changes, brokers=brokers, checks=checks, subscribers=[subscriber_status(), busy])
     assert "What is wrong" not in text
+    # The process waits for this one.
+    assert text.index("busyjobs · NatsBroker 1 | ! Finishing | 2 | 3 s |") < text.index("handlejobs")
     assert text.count("○ Stopping |") == 2
+    # What consumed before, and what passed, says nothing now.
+    assert "○ Fails |" in text
+    assert "2 in all |" in text
+    assert " in all, " not in text
 
 
 def test_the_numbers_of_a_subscriber_are_shown() -> None:

@@ -192,21 +192,21 @@ class _Page:
             for broker in _faults_first(brokers)
         ]
         header = ("Broker", "State", "Last reply", "Round trip", "Restarts")
-        return _table("Brokers", _summary(brokers, "reply"), header, rows)
+        return _table("Brokers", self._summary(brokers, "reply"), header, rows)
 
     def _checks(self) -> Html | None:
         checks = self._document["checks"]
         rows = [
             (
                 _name(check["name"]),
-                _state(check, words.CHECK),
+                self._check_state(check),
                 self._ago(check["last_result"]),
                 _milliseconds(check["duration_ms"]),
             )
             for check in _faults_first(checks)
         ]
         header = ("Check", "State", "Last result", "Took")
-        return _table("Health checks", _summary(checks, "pass"), header, rows)
+        return _table("Health checks", self._summary(checks, "pass"), header, rows)
 
     def _subscribers(self) -> Html | None:
         subscribers = self._document["subscribers"]
@@ -242,21 +242,51 @@ class _Page:
                 _backlog(each),
                 self._ago(each["last_message"]),
             )
-            for each in _faults_first(subscribers)
+            for each in self._in_order(subscribers)
         ]
         note = (
             "Per second: of the last minute. Received and failed: since this process started. "
             "Waiting: on the server, for all processes together, or, where marked “own”, for this one."
         )
-        table = _table("Subscribers", _summary(subscribers, "consume"), header, rows)
+        table = _table("Subscribers", self._summary(subscribers, "consume"), header, rows)
         return table and join(table, tag("p", note, class_="note"))
+
+    def _summary(self, components: Sequence[Component], verb: str) -> str:
+        """Return how many components there are, and how many are in which condition."""
+        faults = sum(_has_fault(each) and each["status"] == "fail" for each in components)
+        warnings = sum(_has_fault(each) and each["status"] == "warn" for each in components)
+        good = sum(each["code"] == "ok" for each in components)
+        counts = {
+            "faulty": faults,
+            "with a warning": warnings,
+            verb: good,
+            "not started, stopped or paused": len(components) - faults - warnings - good,
+        }
+        parts = [f"{len(components):,} in all"]
+        if not self._draining:
+            parts += [f"{count:,} {what}" for what, count in counts.items() if count]
+        return ", ".join(parts)
 
     def _broker_state(self, broker: BrokerStatus) -> Html:
         if broker["code"] == "not_started" and self._draining:
             return join(_badge("off", "Stopping"), _optional(broker))
         return _state(broker, words.BROKER)
 
+    def _check_state(self, check: CheckStatus) -> Html:
+        if self._draining:
+            # It is not called any more.
+            return join(_badge("off", words.CHECK.get(check["code"], check["code"])), _optional(check))
+        return _state(check, words.CHECK)
+
+    def _in_order(self, subscribers: Sequence[SubscriberStatus]) -> list[SubscriberStatus]:
+        if self._draining:
+            # The process waits for these.
+            return sorted(subscribers, key=lambda each: not each["in_flight"])
+        return _faults_first(subscribers)
+
     def _subscriber_state(self, subscriber: SubscriberStatus) -> Html:
+        if self._draining and subscriber["in_flight"]:
+            return join(_badge("warn", "Finishing"), _optional(subscriber))
         if subscriber["code"] == "ok" and self._draining:
             return join(_badge("off", "Stopping"), _optional(subscriber))
         if subscriber["code"] == "ok" and subscriber["broker"] in self._lost:
@@ -327,23 +357,6 @@ C = TypeVar("C", BrokerStatus, CheckStatus, SubscriberStatus)
 
 def _faults_first(components: Iterable[C]) -> list[C]:
     return sorted(components, key=lambda each: (_ORDER.index(each["status"]), each["code"] == "not_started"))
-
-
-def _summary(components: Sequence[Component], verb: str) -> str:
-    """Return how many components there are, and how many are in which condition."""
-    faults = sum(_has_fault(each) and each["status"] == "fail" for each in components)
-    warnings = sum(_has_fault(each) and each["status"] == "warn" for each in components)
-    good = sum(each["code"] == "ok" for each in components)
-    others = len(components) - faults - warnings - good
-    counts = [
-        (faults, "faulty"),
-        (warnings, "with a warning"),
-        (good, verb),
-        (others, "not started, stopped or paused"),
-    ]
-    return ", ".join(
-        [f"{len(components):,} in all", *(f"{count:,} {what}" for count, what in counts if count)]
-    )
 
 
 def _listed(names: Sequence[str], count: int, most: int) -> Html:
