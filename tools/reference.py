@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import faststream_adapters
 from faststream_adapters._asgi.endpoint import SchemaKeywords
 from faststream_adapters._asgi.request import AsgiRequest
 from faststream_adapters._asyncapi.view import PageKeywords
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("reference", "keywords", "policy")]
 
 PACKAGE = "faststream_adapters"
+SOURCES = Path(faststream_adapters.__file__).parent
 MODULES = [PACKAGE, *(f"{PACKAGE}.{each}" for each in ("fastapi", "litestar", "quart", "testing", "drivers"))]
 PLUGIN = f"{PACKAGE}.fastapi.plugin"
 PLUGINS = [f"{PLUGIN}.{each}" for each in ("nats", "redis", "rabbit", "kafka", "confluent")]
@@ -82,7 +84,7 @@ def summary(module: ModuleType, name: str) -> str:
 def text_below(module: ModuleType, name: str) -> str:
     """Return the docstring below an assignment, which is in the module's own package, or else anywhere."""
     own = Path(module.__file__ or "").parent
-    for path in [*sorted(own.glob("*.py")), *sorted((ROOT / PACKAGE).rglob("*.py"))]:
+    for path in [*sorted(own.glob("*.py")), *sorted(SOURCES.rglob("*.py"))]:
         for statement, following in pairwise(ast.parse(path.read_text(encoding="utf-8")).body):
             targets = getattr(statement, "targets", [getattr(statement, "target", None)])
             text = getattr(getattr(following, "value", None), "value", None)

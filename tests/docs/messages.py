@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.docs.blocks import ROOT
+import faststream_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGE = ROOT / "faststream_adapters"
+PACKAGE = Path(faststream_adapters.__file__).parent
 
 _LOGS = re.compile(r"\.(info|warning|error|log|_warn|warn)$")
 _ERRORS = re.compile(r"^(click\.|argparse\.)?\w*(Error|BadParameter|SystemExit)$")
@@ -44,7 +45,7 @@ def sites() -> tuple[Site, ...]:
 def _sites() -> Iterator[Site]:
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        name = path.relative_to(ROOT).as_posix()
+        name = path.relative_to(PACKAGE.parent).as_posix()
         for node in ast.walk(tree):
             if isinstance(node, ast.JoinedStr) and _PROBLEM.match(problem := _joined(node)):
                 yield Site(f"{name}:{node.lineno}", problem, ast.unparse(node))

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import httpx
@@ -18,6 +19,7 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.logging import Logger as HypercornLogger
 from uvicorn.config import LOGGING_CONFIG
 
+import faststream_adapters
 from faststream_adapters import BrokerLifespan
 from faststream_adapters._utils.loggers import Area
 from tests.docs.blocks import ROOT, load, python_blocks
@@ -25,8 +27,6 @@ from tests.harness.brokers import HARNESSES, BrokerHarness
 from tests.harness.servers.asgi import AppServer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.harness.servers.nats import NatsServer
 
 PAGE = "docs/logging.md"
@@ -57,11 +57,12 @@ def test_the_page_lists_every_logger() -> None:
 
 def test_the_page_lists_every_field() -> None:
     listed = {"broker", "subscriber", "check", "old", "new", "count"}
+    listed |= {"client", "channel", "size", "correlation_id"}
     section = TEXT.split("\n## Fields\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[0])} == listed
     # What the code uses: names in `extra={...}` and in the dicts that are passed there.
-    package = ROOT / "faststream_adapters"
+    package = Path(faststream_adapters.__file__).parent
     sources = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
     used = {
         name

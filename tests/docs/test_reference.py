@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
+import faststream_adapters
 from faststream_adapters._brokers.codes import CODES, NO_FAULTS, BrokerCode, ProbeCode, SubscriberCode
 from faststream_adapters._lifecycle.options import State
 from tests.docs.blocks import ROOT, load
@@ -17,6 +18,7 @@ from tests.docs.blocks import ROOT, load
 if TYPE_CHECKING:
     from types import ModuleType
 
+PACKAGE = Path(faststream_adapters.__file__).parent
 CODES_PAGE = (ROOT / "docs" / "codes.md").read_text(encoding="utf-8")
 KINDS: dict[str, Any] = {"broker": BrokerCode, "subscriber": SubscriberCode, "probe": ProbeCode}
 
@@ -48,10 +50,9 @@ def test_the_generated_parts_are_all_there(reference: ModuleType) -> None:
 
 def test_every_public_module_is_in_the_reference(reference: ModuleType) -> None:
     """A module is public if no part of its path has an underscore, and it says what it exports."""
-    package = ROOT / "faststream_adapters"
     public = set()
-    for path in package.rglob("*.py"):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
         if "._" not in name and "__all__" in path.read_text(encoding="utf-8"):
             public.add(name)
     assert public == {*reference.MODULES, *reference.PLUGINS}
@@ -84,7 +85,7 @@ def test_every_state_is_explained() -> None:
 
 def test_every_environment_variable_is_listed() -> None:
     listed = set(re.findall(r"`([A-Z_]+)`", CODES_PAGE))
-    for path in (ROOT / "faststream_adapters").rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = {
             argument.value
