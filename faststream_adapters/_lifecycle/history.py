@@ -48,7 +48,8 @@ class History:
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
 
     def __iter__(self) -> Iterator[Change]:
-        return reversed(self._changes)
+        # A copy, because the reader may be in another event loop.
+        return reversed([*self._changes])
 
     def add_state(self, old: State, new: State) -> None:
         """Add a change of the state."""
