@@ -41,7 +41,7 @@ SITE := $(VENV)/.docs-site
 PACKAGED := $(VENV)/.release
 # The largest wheel, in bytes: no file that is not code gets into it unnoticed, such as the AsyncAPI viewer, which is
 # a package of its own.
-WHEEL_MAX := 350000
+WHEEL_MAX := 450000
 SYSTEM_PACKAGES := chromium mosquitto nginx-light postgresql prometheus rabbitmq-server
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # Resolves the dependencies for every supported Python, and prints lines like `name==version`, without URLs.
