@@ -54,8 +54,8 @@ class Driver:
     - start and stop: `connect`, `declare`, `start_subscribers`, `drain`, `leave_groups`, `stop`, `stop_now`
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
-    - publishing over HTTP: `supports_publishing`, `publish_arguments`, `supports_request`,
-      `send_request`, `is_reserved_header`
+    - publishing over HTTP: `supports_publishing`, `publish_arguments`, `is_returned`,
+      `supports_request`, `send_request`, `is_reserved_header`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
@@ -225,6 +225,10 @@ class Driver:
             None if the address is a pattern, which stands for many destinations.
         """
         return None
+
+    def is_returned(self, result: object) -> bool:  # noqa: ARG002 (for servers that return messages)
+        """Return whether the result of `publish()` means that the server has not accepted the message."""
+        return False
 
     def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (for clients that have requests)
         """Return whether the broker's `request()` works with a subscriber."""

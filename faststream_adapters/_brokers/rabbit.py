@@ -237,6 +237,10 @@ class RabbitDriver(Driver):
             return None
         return {"routing_key": key, "exchange": exchange}
 
+    def is_returned(self, result: object) -> bool:
+        # Because no queue receives the message.
+        return isinstance(getattr(result, "delivery", None), spec.Basic.Return)
+
     def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)
         return True
 

@@ -13,7 +13,7 @@ from faststream_adapters._lifecycle.targets import TargetView
 from .sample import Sample, sample_of
 from .validation import Validator
 
-__all__ = ("AmbiguousChannelError", "Channel", "Channels")
+__all__ = ("AmbiguousChannelError", "Channel", "Channels", "ReturnedError")
 
 _NO_DRIVER = "The driver of this broker does not support publishing."
 _PATTERN = (
@@ -23,6 +23,10 @@ _PATTERN = (
 
 class AmbiguousChannelError(Exception):
     """An address is that of several channels; the text lists them."""
+
+
+class ReturnedError(Exception):
+    """The server has returned the message, because nothing receives it."""
 
 
 class Channel:
@@ -101,6 +105,7 @@ class Channel:
 
         Raises:
             BrokerNotUpError: The broker is not up.
+            ReturnedError: The server has returned the message.
         """
         options = {**(self._arguments or {}), "headers": dict(headers), "correlation_id": correlation_id}
         if self.replies:
@@ -108,7 +113,8 @@ class Channel:
             return await reply.decode()
         # A publisher adds the headers, the key and the other options that it declares.
         sender: Any = self.managed.broker if self.is_consumed else self.endpoint
-        await sender.publish(message, **options)
+        if self.managed.driver.is_returned(await sender.publish(message, **options)):
+            raise ReturnedError
         return None
 
 

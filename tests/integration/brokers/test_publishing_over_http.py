@@ -146,6 +146,16 @@ async def test_a_stream_that_is_gone_is_502(nats_js: NatsServer) -> None:
         assert response.status_code in {502, 504}
 
 
+@pytest.mark.full
+async def test_a_message_that_no_queue_receives_is_502() -> None:
+    broker = _broker("rabbit")
+    broker.publisher(name := uuid.uuid4().hex, schema=int)
+    async with _running(broker) as http:
+        response = await http.post("/", json={"channel": name, "message": 1})
+        assert (response.status_code, response.json()["published"]) == (502, False)
+        assert "no queue receives it" in response.json()["detail"]
+
+
 def _redis_list(name: str) -> Options:
     return (), {"list": ListSub(name)}
 
@@ -234,7 +244,12 @@ async def test_a_frozen_server_is_504_and_publishing_works_again_after_it(name: 
     with closing(harness.server()) as server:
         server.start()
         broker: Any = harness.broker(server.url)
-        broker.publisher("orders", schema=int)
+
+        async def handle(order: int) -> None:
+            """Do nothing."""
+
+        # RabbitMQ returns what no queue receives.
+        broker.subscriber("orders")(handle)
         body = {"channel": "orders", "message": 1}
         async with _running(broker, timeout=1.0) as http:
             assert (await http.post("/", json=body)).status_code == 200
