@@ -377,6 +377,27 @@ def test_a_message_of_several_operations_is_shown_once(with_schemas: bool) -> No
     assert "Example" in page.text
 
 
+def test_a_payload_that_only_refers_to_a_model_is_the_model() -> None:
+    page = shown(
+        {
+            "components": {
+                "messages": {
+                    "a": {"payload": {"$ref": "#/components/schemas/Alias"}},
+                    "b": {"payload": {"$ref": "#/components/schemas/Loop"}},
+                },
+                "schemas": {
+                    "Alias": {"$ref": "#/components/schemas/Order", "properties": {}},
+                    "Loop": {"$ref": "#/components/schemas/Loop"},
+                    "Order": {"properties": {"id": {"type": "integer"}}},
+                },
+            }
+        }
+    )
+    assert "Order Payload id integer" in page.words
+    assert "Alias" not in page.text
+    assert "Loop Payload Loop" in page.words
+
+
 def test_messages_of_one_name_have_anchors_of_their_own() -> None:
     page = shown(
         {
@@ -595,6 +616,7 @@ def test_what_faststream_does_not_write_in_asyncapi_2() -> None:
 # --- size ---
 
 
+@pytest.mark.full
 def test_the_page_of_150_subscribers_has_at_most_15000_elements() -> None:
     broker = NatsBroker()
     for number in range(150):
