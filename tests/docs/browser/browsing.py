@@ -141,6 +141,16 @@ class Visit:
         pixels: int = await self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth")
         return pixels
 
+    async def obstacles(self) -> dict[str, list[str]]:
+        """Return the rules of axe that the page violates, with the elements in question."""
+        # Here, because all other tests need no axe.
+        from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]  # ships no types
+
+        results = await Axe().run(self.page)
+        return {
+            each["id"]: [node["html"] for node in each["nodes"]] for each in results.response["violations"]
+        }
+
     async def lightness(self) -> int:
         """Return the lightness of the middle of the page's left edge, from 0 to 255."""
         found: int = await self.page.evaluate(_LIGHTNESS)

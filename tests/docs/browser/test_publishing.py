@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import nats as nats_py
 import pytest
@@ -231,6 +231,18 @@ async def test_the_page_fits_the_screen_and_names_are_texts(
         for area in await page.locator("textarea").all():
             assert await area.evaluate("(area) => area.labels.length") == 1
         await _check(visited, scripts=True)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_axe_finds_nothing(
+    service: Publishing, browser: Browser, scheme: Literal["light", "dark"], width: int
+) -> None:
+    async with visit(browser, service.page, scheme=scheme, width=width) as visited:
+        for form in await visited.page.locator("details").all():
+            await form.evaluate("form => { form.open = true; }")
+        assert await visited.obstacles() == {}
 
 
 @pytest.mark.full

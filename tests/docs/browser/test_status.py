@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from faststream.nats import NatsBroker
@@ -118,6 +118,20 @@ async def test_the_page_is_complete_and_fits(
 
 
 @pytest.mark.full
+@pytest.mark.full
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_axe_finds_nothing(
+    browser: Browser, shared_nats: NatsServer, scheme: Literal["light", "dark"], width: int
+) -> None:
+    async with (
+        service(shared_nats.url) as url,
+        # axe has a rule against pages that load again; this one says how to stop it, with this very link.
+        visit(browser, f"{url}?refresh=0", scheme=scheme, width=width) as visited,
+    ):
+        assert await visited.obstacles() == {}
+
+
 async def test_the_page_is_loaded_again_and_keeps_its_place(
     browser: Browser, shared_nats: NatsServer
 ) -> None:
