@@ -201,11 +201,11 @@ class MqttDriver(Driver):
             async with asyncio.timeout(START_TIMEOUT):
                 with private.observed_errors(self.broker, self._on_connect_error):
                     await self.broker.connect()
-                if (client := self.client) is not None:
-                    self._is_session_kept = _has_persistent_session(client)
-                    if supervise:
-                        # By default zmqtt gives up after 5 attempts, about 30 s, and the consumers end.
-                        private.reconnect_forever(client)
+                client = self.client
+                self._is_session_kept = client is not None and _has_persistent_session(client)
+                if supervise and client is not None:
+                    # By default zmqtt gives up after 5 attempts, about 30 s, and the consumers end.
+                    private.reconnect_forever(client)
                 await self.start_publishers()
         except BaseException as error:
             self.last_error = _root_error(error) or self.last_error

@@ -204,10 +204,10 @@ def redirect(client: MQTTClient, subscription: Subscription, queue: HeldMessages
         queue: The queue.
         auto_ack: Whether zmqtt acknowledges what it puts into the queue.
     """
-    for each in subscription._registered_filters:
-        entry = client._protocol and client._protocol._state.subscriptions.get(each)
-        if entry:
-            entry.queue, entry.auto_ack = queue, auto_ack
+    protocol: Any = client._protocol
+    entries = map(protocol._state.subscriptions.get, subscription._registered_filters)
+    for entry in filter(None, entries):
+        entry.queue, entry.auto_ack = queue, auto_ack
 
 
 def replace_queue(subscription: Subscription, queue: HeldMessages, *, auto_ack: bool) -> None:
