@@ -10,7 +10,7 @@ from .nodes import mapping, resolve
 
 __all__ = ("ExampleError", "author_examples", "example_of")
 
-# An example with more values than this helps nobody.
+# An example with more values than this is too long to read.
 _MAX_VALUES = 500
 _MAX_REFERENCES = 50
 # Optional properties are left out of objects that are nested deeper.
