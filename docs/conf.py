@@ -97,6 +97,9 @@ _ACCESS = {
 }
 """What the theme's HTML contains, and what it should contain."""
 
+_SIGNATURE = re.compile(r"<dl>\n((?:<dd><em class=\"sig-param\">.*</dd>\n)+)</dl>")
+"""The parameters of a signature, one a line: a list of definitions that define nothing."""
+
 
 def text_of(page: str) -> str:
     """Return the Markdown of a page."""
@@ -197,6 +200,7 @@ def improve_access(app: Sphinx, error: Exception | None) -> None:
         text = path.read_text(encoding="utf-8")
         for before, after in _ACCESS.items():
             text = text.replace(before, after)
+        text = _SIGNATURE.sub(lambda match: match[1].replace("dd>", "span>"), text)
         path.write_text(text, encoding="utf-8")
 
 
