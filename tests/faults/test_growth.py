@@ -111,6 +111,7 @@ def consumer(url: str) -> NatsBroker:
     return broker
 
 
+@pytest.mark.full
 @row(
     "A lifespan started and stopped 200 times",
     "the numbers of tasks, threads, descriptors and objects do not grow",
@@ -166,6 +167,7 @@ async def probe(app: ASGIApp) -> int:
 CONCURRENT = 500
 
 
+@pytest.mark.full
 @row(
     "100,000 probes of a server that is up, 100,000 of one that is frozen, 100,000 of one that is down",
     "each one gets a response; the numbers of tasks, threads, descriptors and objects do not grow",

@@ -165,6 +165,7 @@ async def test_an_unfinished_background_startup_leaves_nothing_behind(
     await leaks.assert_none(server.port)
 
 
+@pytest.mark.full
 async def test_a_cancelled_startup_leaves_nothing_behind(
     harness: BrokerHarness, server: BrokerServer
 ) -> None:

@@ -254,6 +254,7 @@ async def test_without_supervision_a_closed_client_stays_closed(nats: NatsServer
         assert await status(make_readiness_asgi(lifespan)) == 503
 
 
+@pytest.mark.full
 async def test_repeated_startups_and_shutdowns_leave_no_tasks(nats: NatsServer) -> None:
     broker, received = consumer(nats.url)
     lifespan = BrokerLifespan(broker)

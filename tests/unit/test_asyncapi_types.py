@@ -492,6 +492,7 @@ def test_assert_asyncapi_fails_for_a_message_that_cannot_be_described(tmp_path: 
         assert_asyncapi(broker, tmp_path / "asyncapi.json")
 
 
+@pytest.mark.full
 def test_msgspec_is_not_imported_for_applications_without_it() -> None:
     code = (
         "import sys\n"

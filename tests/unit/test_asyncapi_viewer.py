@@ -234,6 +234,7 @@ def expanded(document: dict[str, Any], payload: Any) -> int:
     return number
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("width", [1, 2])
 def test_deep_models_are_expanded_up_to_a_limit(width: int) -> None:
     """With two fields each, the last of 150 models would appear 2 ** 149 times."""

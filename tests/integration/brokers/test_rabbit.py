@@ -134,6 +134,7 @@ class Service:
         return {check["componentType"]: check["code"] for check in checks}
 
 
+@pytest.mark.full
 async def test_ping_fails_while_the_server_is_frozen_and_recovers_on_the_same_connection(
     rabbit: RabbitServer,
 ) -> None:

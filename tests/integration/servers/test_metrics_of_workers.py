@@ -90,6 +90,7 @@ class SnapshotWorker:
         assert self._process.stdout.readline() == "written\n"
 
 
+@pytest.mark.full
 def test_the_snapshots_of_workers_are_merged(tmp_path: Path) -> None:
     subscriber = ("B 1", "s")
     labels = {"broker": "B 1", "subscriber": "s"}

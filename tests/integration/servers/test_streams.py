@@ -174,6 +174,7 @@ async def test_consumers_continue_during_the_drain_delay_and_stop_after_it(
             assert gate.waiting == ["during"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["uvicorn", pytest.param("`faststream run`", marks=pytest.mark.full)])
 async def test_a_second_interrupt_ends_the_server_although_a_response_is_open(
     name: str, monitored_nats: MonitoredNats
