@@ -233,6 +233,17 @@ async def test_the_page_fits_the_screen_and_names_are_texts(
         await _check(visited, scripts=True)
 
 
+async def test_axe_finds_nothing_in_an_outcome(service: Publishing, browser: Browser) -> None:
+    async with visit(browser, service.page) as visited:
+        page = visited.page
+        form = page.get_by_role("form", name="Publish to Orders")
+        await page.get_by_role("link", name="Orders").click()
+        await form.get_by_label("Message").fill("{}")
+        await form.get_by_role("button", name="Only validate").click()
+        await expect(page.get_by_role("alert")).to_be_focused()
+        assert await visited.obstacles() == {}
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
