@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docs.browser.service import APPS, PLAIN, create
+from tests.docs.browser.service import APPS, HOSTILE, PLAIN, create
 from tests.harness.hosts import serving
 
 if TYPE_CHECKING:
@@ -33,6 +33,19 @@ async def test_every_host_serves_the_page(
     assert documents[0].json()["info"]["title"] == PLAIN.title
     assert f"<title>{PLAIN.title} AsyncAPI</title>" in page.text
     assert page.headers["content-security-policy"] == "default-src 'none'"
+
+
+async def test_hostile_models_and_further_subscribers_are_documented(
+    shared_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NATS_URL", shared_nats.url)
+    monkeypatch.setenv("SERVICE_TEXTS", "hostile")
+    monkeypatch.setenv("SERVICE_SUBSCRIBERS", "2")
+    async with serving(create()) as served:
+        document = (await served.http.get("/asyncapi.json")).json()
+    addresses = {channel["address"] for channel in document["channels"].values()}
+    assert addresses >= {"parcels.region-0.sent", "parcels.region-1.sent"}
+    assert HOSTILE.title in {schema["title"] for schema in document["components"]["schemas"].values()}
 
 
 def test_a_library_can_be_made_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
