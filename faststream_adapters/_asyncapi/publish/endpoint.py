@@ -1,4 +1,4 @@
-"""The endpoint that publishes: it checks who asks, validates, publishes, and writes one audit line."""
+"""The endpoint that publishes: it authorizes, validates, publishes, and writes one audit line."""
 
 import asyncio
 import logging
@@ -293,7 +293,7 @@ def make_publish_asgi(*targets: Target, **keywords: Unpack[PublishKeywords]) -> 
     """Make an endpoint that publishes messages to the declared channels: a page for people, and an API.
 
     It sends through the broker's own `publish()` what the declared message accepts, with all middlewares.
-    Whoever `authorize` admits can send messages to the live brokers.
+    A request that `authorize` admits can send messages to the live brokers.
 
     Args:
         targets: One or more brokers, or one FastStream app, or one object that has a `broker_lifespan`.

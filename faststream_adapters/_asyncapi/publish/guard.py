@@ -1,4 +1,4 @@
-"""Who may publish: the application's own check, and the protection against requests of foreign pages.
+"""Authorization by the application's own check, and protection against requests of foreign pages.
 
 A page of another site can make a browser send a form here, with the user's cookies. Three things stop that:
 

@@ -233,6 +233,7 @@ async def test_the_page_fits_the_screen_and_names_are_texts(
         await _check(visited, scripts=True)
 
 
+@pytest.mark.full
 async def test_axe_finds_nothing_in_an_outcome(service: Publishing, browser: Browser) -> None:
     async with visit(browser, service.page) as visited:
         page = visited.page
