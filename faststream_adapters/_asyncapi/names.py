@@ -18,10 +18,16 @@ def readable(key: str) -> str:
     return _SUFFIXES.sub("", key) or key
 
 
-def model_name(key: str, schema: Mapping[str, Any]) -> str:
-    """Return the name of a model: that of a generic one has brackets, which its key cannot have."""
+def model_name(key: str, schema: Mapping[str, Any], shown: str | None = None) -> str:
+    """Return the name of a model: that of a generic one has brackets, which its key cannot have.
+
+    Args:
+        key: The key of its schema.
+        schema: The schema.
+        shown: The name of any other model, if that is not the readable key.
+    """
     title = str(schema.get("title"))
-    return title if _NOT_IN_KEYS.sub("_", title) == key else readable(key)
+    return title if _NOT_IN_KEYS.sub("_", title) == key else shown or readable(key)
 
 
 def heading_of(key: str, channel: Mapping[str, Any], titles: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .document import without_http_routes
 from .examples import ExampleError, author_examples, example_of
-from .names import heading_of, readable
+from .names import heading_of, model_name, readable
 from .nodes import mapping, pointer_names, references, rename_references, resolve
 
 __all__ = ("ELEMENT_ID", "for_viewer")
@@ -35,8 +35,6 @@ _MAX_FIELDS = 300
 _MARKDOWN = re.compile(r"([\\`*_\[\]()<>#!|~&:])")
 # What the viewer replaces in anchors.
 _NOT_IN_ANCHORS = re.compile(r"[^A-Za-z0-9_.]+")
-# What pydantic replaces in the keys of schemas.
-_NOT_IN_KEYS = re.compile(r"[^\w.\-]")
 _FASTSTREAM_TITLE = re.compile(r":(?:Subscribe)?Message$")
 _NULL = {"type": "null"}
 
@@ -273,9 +271,8 @@ class _Schemas:
         return None
 
     def _label(self, name: str) -> str:
-        """Return the name of a component for people: that of a generic model has brackets."""
-        title = str(mapping(self._schemas[name]).get("title"))
-        return title if _NOT_IN_KEYS.sub("_", title) == name else self._names[name]
+        """Return the name of a component for people."""
+        return model_name(name, mapping(self._schemas[name]), self._names[name])
 
     def _resolved(self, node: object) -> dict[str, Any]:
         return mapping(resolve(self._document, node)[1])

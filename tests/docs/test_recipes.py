@@ -88,6 +88,7 @@ async def test_two_processes_handle_messages_in_their_order(nats_js: NatsServer,
     assert handled == list(range(20))
 
 
+@pytest.mark.full
 async def test_tenants_start_and_stop_while_the_service_runs(
     shared_nats: NatsServer, nats: NatsServer, tmp_path: Path
 ) -> None:

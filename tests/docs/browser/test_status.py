@@ -132,6 +132,7 @@ async def test_axe_finds_nothing(
         assert await visited.obstacles() == {}
 
 
+@pytest.mark.full
 async def test_the_page_is_loaded_again_and_keeps_its_place(
     browser: Browser, shared_nats: NatsServer
 ) -> None:
