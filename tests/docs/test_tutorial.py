@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -12,7 +13,6 @@ import httpx
 import kubernetes_validate  # type: ignore[import-untyped]  # it ships no types
 import pytest
 import yaml
-from faststream.nats import NatsBroker
 
 from tests.docs.blocks import (
     ROOT,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PAGE = "docs/tutorial.md"
 BLOCKS = python_blocks(PAGE)
 FIRST, DURABLE, TEST = "1. Take an order 1", "3. Lose no order 1", "4. Test it 1"
+PUBLISH = "5. Stop it 1"
 COMMANDS = code_blocks(PAGE, "sh")
 PROMISED = re.compile(r"^curl -i localhost:8000(/\w+) +# (\d+) (\w+)", re.MULTILINE)
 (MANIFEST,) = (yaml.safe_load(block.code) for block in code_blocks(PAGE, "yaml").values())
@@ -44,8 +45,8 @@ MANAGEMENT = "0.0.0.0:8081"
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {FIRST, DURABLE, TEST}
-    steps = ("1. Take an order", "2. See a fault", "3. Lose no order", "5. Stop it")
+    assert set(BLOCKS) == {FIRST, DURABLE, TEST, PUBLISH}
+    steps = ("1. Take an order", "2. See a fault", "3. Lose no order", "5. Stop it", "7. Deploy it")
     assert {name[:-2] for name in COMMANDS} == set(steps)
 
 
@@ -73,7 +74,7 @@ async def test_an_order_is_taken_and_a_fault_is_seen(nats: NatsServer, tmp_path:
 async def test_an_order_that_is_placed_while_the_service_is_down_is_processed(
     nats_js: NatsServer, tmp_path: Path
 ) -> None:
-    (image,) = code_blocks(PAGE, "dockerfile").values()
+    image = code_blocks(PAGE, "dockerfile")["6. Put it into an image 1"]
     [command] = re.findall(r"^CMD (.+)$", image.code, re.MULTILINE)
     port, held = hold_port()
     app = tmp_path / "main.py"
@@ -98,8 +99,10 @@ async def test_an_order_that_is_placed_while_the_service_is_down_is_processed(
             await eventually(client, f"{server.url}/orders", ["tea"])
             server.terminate()
             server.wait()
-        async with NatsBroker(nats_js.url) as broker:
-            await broker.publish("coffee", "orders")
+        publish = tmp_path / "publish.py"
+        publish.write_text(at_nats(BLOCKS[PUBLISH].code, nats_js.url), encoding="utf-8")
+        publisher = await asyncio.create_subprocess_exec(sys.executable, publish)
+        assert await publisher.wait() == 0
         with service() as server:
             await eventually(client, f"{server.url}/orders", ["tea", "coffee"])
 
