@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
+from importlib.metadata import distribution, packages_distributions
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.docs.blocks import (
     ROOT,
@@ -45,17 +49,45 @@ def test_the_sections_have_one_order(name: str) -> None:
     assert list(python_blocks(f"docs/hosts/{name}.md")) == [APPLICATION, TEST]
 
 
+def installed(requirements: list[str]) -> set[str]:
+    """Return the names of the distributions that pip installs for these requirements."""
+    seen: set[tuple[str, str]] = set()
+    queue = [Requirement(each) for each in requirements]
+    for requirement in queue:
+        name = canonicalize_name(requirement.name)
+        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
+            seen.add((name, extra))
+            needed = map(Requirement, distribution(name).requires or ())
+            queue += [
+                each for each in needed if each.marker is None or each.marker.evaluate({"extra": extra})
+            ]
+    return {name for name, _ in seen}
+
+
+def test_the_first_command_installs_what_the_application_imports() -> None:
+    owners = packages_distributions()
+    for name in NAMES:
+        command = code_blocks(f"docs/hosts/{name}.md", "sh")["Install 1"].code
+        available = installed(shlex.split(command)[2:])
+        code = python_blocks(f"docs/hosts/{name}.md")[APPLICATION].code
+        modules = set(re.findall(r"^from (\w+)", code, re.MULTILINE)) & owners.keys()
+        providers = {module: {canonicalize_name(owner) for owner in owners[module]} for module in modules}
+        assert [module for module in modules if not providers[module] & available] == [], name
+
+
 @each_host
 async def test_the_application_counts_an_order(name: str, shared_nats: NatsServer, tmp_path: Path) -> None:
     blocks = python_blocks(f"docs/hosts/{name}.md")
     code = blocks[APPLICATION].code
     needs_recent_litestar(code)
-    [order] = re.findall(r'client\.post\("(.+?)"\)', blocks[TEST].code)
+    commands = code_blocks(f"docs/hosts/{name}.md", "sh")[APPLICATION].code
+    [order] = re.findall(r"^curl -X POST '?localhost:8000([^'\s]+)", commands, re.MULTILINE)
+    [(path, total)] = re.findall(r"^curl localhost:8000(\S+) +# (\d+)$", commands, re.MULTILINE)
     async with served(load(at_nats(code, shared_nats.url), tmp_path).app) as client:
-        for path in ("/livez", "/readyz", "/asyncapi", "/asyncapi.json", "/asyncapi.yaml"):
-            assert (await client.get(path)).status_code == 200
+        for endpoint in ("/livez", "/readyz", "/asyncapi", "/asyncapi.json", "/asyncapi.yaml"):
+            assert (await client.get(endpoint)).status_code == 200
         assert (await client.post(order)).status_code == 202
-        await eventually(client, "/total", 3)
+        await eventually(client, path, int(total))
 
 
 @each_host
