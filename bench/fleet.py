@@ -190,7 +190,7 @@ class Outage:
         self.unready = Row(f"{what}: the most changes of a process from ready to not ready", "times")
 
     async def measure(self, servers: list[NatsServer], kubelets: list[Kubelet]) -> None:
-        """Restart the servers and wait until all processes are ready for good."""
+        """Restart the servers and wait until all processes stay ready."""
         before, began = await asyncio.to_thread(connected, servers), time.monotonic()
         restarted = servers[: self._count]
         await asyncio.gather(*(asyncio.to_thread(server.stop) for server in restarted))

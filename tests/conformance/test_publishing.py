@@ -1,4 +1,4 @@
-"""`publish_path` in each host: who may, what is published, and that the management server never has it."""
+"""`publish_path` in each host: authorization, publishing, and its absence from the management server."""
 
 from __future__ import annotations
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from types import ModuleType
 
+    from tests.harness.servers.nats import NatsServer
+
 ROOT = Path(__file__).parents[2]
 
 _HEADING_OR_BLOCK = re.compile(
@@ -126,6 +128,26 @@ async def wait_until(check: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(5):
         while not await check():  # noqa: ASYNC110 (the change happens in a server)
             await asyncio.sleep(0.01)
+
+
+_PROMISED = re.compile(r"^curl -i localhost:8000(/\w+) +# (\d+) (\w+)", re.MULTILINE)
+
+
+async def assert_promises(client: httpx.AsyncClient, nats: NatsServer, commands: str) -> None:
+    """Freeze NATS, and check what the page promises of each request, before and after `pkill -CONT`."""
+    frozen, thawed = commands.split("pkill -CONT nats-server")
+    nats.freeze()
+    for path, status, word in _PROMISED.findall(frozen):
+        response = await client.get(path)
+        assert (path, response.status_code, response.text) == (path, int(status), word)
+    nats.thaw()
+    [(path, status, word)] = _PROMISED.findall(thawed)
+
+    async def ready_again() -> bool:
+        response = await client.get(path)
+        return (response.status_code, response.text) == (int(status), word)
+
+    await wait_until(ready_again)
 
 
 async def connected(broker: Any) -> None:

@@ -1,4 +1,4 @@
-"""docs/publishing.md: its applications admit those whom it says, and publish to a real server."""
+"""docs/publishing.md: its applications authorize as described, and publish to a real server."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from faststream_adapters._endpoints.options import ProbeKeywords
 from faststream_adapters._utils.options import declared
-from tests.docs.blocks import ROOT, at_nats, code_blocks, load, python_blocks, served, wait_until
+from tests.docs.blocks import ROOT, assert_promises, at_nats, code_blocks, load, python_blocks, served
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SERVICE = "A FastAPI service with truthful probes"
-PROMISED = re.compile(r"^curl -i localhost:8000(/\w+) +# (\d+) (\w+)", re.MULTILINE)
 
 
 def test_it_has_at_most_150_lines() -> None:
@@ -36,22 +35,10 @@ async def test_the_service_answers_as_promised_when_nats_freezes(
     [service] = python_blocks("README.md").values()
     module = load(at_nats(service.code, nats.url), tmp_path)
     commands = code_blocks("README.md", "sh")[f"{SERVICE} 2"].code
-    frozen, thawed = commands.partition("pkill -CONT")[::2]
     async with served(module.app) as client:
         await module.broker.publish("tea", "orders")
         assert (await client.get("/readyz")).text == "ok"
-        nats.freeze()
-        for path, status, word in PROMISED.findall(frozen):
-            response = await client.get(path)
-            assert (path, response.status_code, response.text) == (path, int(status), word)
-        nats.thaw()
-        [(path, status, word)] = PROMISED.findall(thawed)
-
-        async def ready_again() -> bool:
-            response = await client.get(path)
-            return (response.status_code, response.text) == (int(status), word)
-
-        await wait_until(ready_again)
+        await assert_promises(client, nats, commands)
     assert "tea" in capsys.readouterr().out.splitlines()
 
 
