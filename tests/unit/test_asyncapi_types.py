@@ -382,10 +382,15 @@ async def test_several_fields_without_models(serializer: bool) -> None:
 # --- deep models ---
 
 
+# The first releases of Python 3.12 bound the depth of calls from C, as pydantic makes them, by a number of
+# their own (python/cpython#112215).
+CHAIN = 100 if (3, 12) <= sys.version_info < (3, 12, 3) else 150
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_chain_of_150_models_is_described(version: str) -> None:
+async def test_a_long_chain_of_models_is_described(version: str) -> None:
     kind: Any = Address
-    for number in range(150):
+    for number in range(CHAIN):
         kind = create_model(f"Level{number}", inner=(kind, ...))
     broker = NatsBroker()
 
@@ -396,8 +401,9 @@ async def test_a_chain_of_150_models_is_described(version: str) -> None:
 
     limit = sys.getrecursionlimit()
     document = await documented(broker, version=version)
-    assert len(document["components"]["schemas"]) == 151
-    assert payloads(document) == {"received": "Level149", "returned": "Level149"}
+    assert len(document["components"]["schemas"]) == CHAIN + 1
+    outermost = f"Level{CHAIN - 1}"
+    assert payloads(document) == {"received": outermost, "returned": outermost}
     assert sys.getrecursionlimit() == limit
 
 
