@@ -92,7 +92,7 @@ install: $(INSTALLED) ## Create or update .venv (every target below does this wh
 test: $(INSTALLED) ## Run the tests that suit every edit, against real NATS servers
 	$(BIN)/python $(PYTEST) $(SELECTION) $(ARGS)
 
-test-all: $(INSTALLED) ## Run every test, none skipped, and fail if a line or branch is not covered
+test-all: $(SITE) ## Run every test, none skipped, and fail if a line or branch is not covered
 	$(BIN)/coverage erase
 	FASTSTREAM_ADAPTERS_NO_SKIP=1 $(BIN)/coverage run $(PYTEST) $(ARGS)
 	$(BIN)/coverage combine --quiet

@@ -6,9 +6,11 @@ while Sphinx reads them: the navigation, from the lists in `index.md`, and the f
 
 import inspect
 import re
+import shutil
 import sys
 from importlib import import_module
 from importlib.metadata import version as version_of
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,9 @@ _ACCESS = {
     '<div class="table-wrapper ': '<div tabindex="0" class="table-wrapper ',
 }
 """What the theme's HTML contains, and what it should contain."""
+
+_LINK = re.compile(r"(?<=\]\()(?P<path>[\w/.-]*)(?P<anchor>(?:#[\w-]+)?)(?=\))")
+"""What a link in Markdown leads to, if that is in this repository."""
 
 _SIGNATURE = re.compile(r"<dl>\n((?:<dd><em class=\"sig-param\">.*</dd>\n)+)</dl>")
 """The parameters of a signature, one a line: a list of definitions that define nothing."""
@@ -204,18 +209,43 @@ def improve_access(app: Sphinx, error: Exception | None) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def markdown_of(page: str, site: Path, folder: Path) -> str:
+    """Return the Markdown of a page, and copy into the site what it links to besides other pages.
+
+    Args:
+        page: The name of the page.
+        site: The directory of the site.
+        folder: The directory inside the site that links are relative to.
+    """
+    source = DOCS / f"{page}.md"
+
+    def resolved(link: re.Match[str]) -> str:
+        file = (source.parent / link["path"]).resolve() if link["path"] else source
+        if not file.is_file():
+            return link[0]  # Code that only looks like a link.
+        target = site / file.relative_to(DOCS if file.is_relative_to(DOCS) else ROOT)
+        if target.suffix != ".md":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        return Path(relpath(target, folder)).as_posix() + link["anchor"]
+
+    return _LINK.sub(resolved, text_of(page))
+
+
 def write_for_models(app: Sphinx, error: Exception | None) -> None:
     """Write what language models read: `llms.txt`, `llms-full.txt` and the Markdown of each page."""
     if error is not None:
         return
+    site = Path(app.outdir)
     pages = [page for entries in SECTIONS.values() for _, page in entries]
     for page in pages:
-        (app.outdir / page).with_suffix(".md").write_text(text_of(page), encoding="utf-8")
+        path = (site / page).with_suffix(".md")
+        path.write_text(markdown_of(page, site, path.parent), encoding="utf-8")
     title, summary, *sections = INDEX.split("\n\n")
     summary = "> " + summary.replace("\n", "\n> ")
-    (app.outdir / "llms.txt").write_text("\n\n".join([title, summary, *sections]), encoding="utf-8")
-    full = "\n\n".join(text_of(page) for page in pages)
-    (app.outdir / "llms-full.txt").write_text(full, encoding="utf-8")
+    (site / "llms.txt").write_text("\n\n".join([title, summary, *sections]), encoding="utf-8")
+    full = "\n\n".join(markdown_of(page, site, site) for page in pages)
+    (site / "llms-full.txt").write_text(full, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> None:

@@ -1,5 +1,7 @@
 """Check the built documentation: every link inside it leads somewhere, and it loads nothing from other hosts.
 
+This includes the links in what it has for language models: Markdown files, and text files with Markdown.
+
 Usage:
     python tools/check_site.py DIRECTORY
 """
@@ -13,6 +15,11 @@ from urllib.parse import unquote, urlsplit
 
 # Elements whose URL a browser loads by itself; a link (`a`) is loaded only when a person follows it.
 LOADED = {"audio", "embed", "iframe", "img", "input", "link", "object", "script", "source", "track", "video"}
+MARKDOWN = {".md", ".txt"}
+CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]+`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 CSS_URL = re.compile(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""")
 
 
@@ -39,9 +46,20 @@ class Page(HTMLParser):
                 self.links += [(url, True) for url in CSS_URL.findall(value)]
 
 
+class MarkdownPage:
+    """The links of one file with Markdown, and the anchors that code hosts give its headings."""
+
+    def __init__(self, path: Path) -> None:
+        text = CODE_BLOCK.sub("", path.read_text(encoding="utf-8"))
+        words = [re.sub(r"[^\w\s-]", "", heading.strip().lower()) for heading in HEADING.findall(text)]
+        self.anchors = {each.replace(" ", "-") for each in words}
+        self.links = [(url, False) for url in LINK.findall(CODE.sub("", text))]
+
+
 def problems(site: Path) -> Iterator[str]:
     """Yield one line for each link that leads nowhere, and for each request to another host."""
-    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    pages: dict[Path, Page | MarkdownPage] = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    pages |= {path: MarkdownPage(path) for path in sorted(site.rglob("*.*")) if path.suffix in MARKDOWN}
     links = [(path, *link) for path, page in pages.items() for link in page.links]
     for sheet in sorted(site.rglob("*.css")):
         links += [(sheet, url, True) for url in CSS_URL.findall(sheet.read_text(encoding="utf-8"))]

@@ -17,13 +17,13 @@ INDEX = (DOCS / "index.md").read_text(encoding="utf-8")
 
 
 def check(site: Path, **files: str) -> tuple[int, list[str]]:
-    """Check a site with these pages and style sheets.
+    """Check a site with these pages, style sheets, and pages in Markdown.
 
     Returns:
         The exit code, and the lines that were printed.
     """
     for name, text in files.items():
-        suffix = "css" if text.startswith("@") or "{" in text else "html"
+        suffix = "md" if text.startswith("#") else "css" if text.startswith("@") or "{" in text else "html"
         (site / f"{name}.{suffix}").write_text(text, encoding="utf-8")
     command = [sys.executable, str(ROOT / "tools" / "check_site.py"), str(site)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
@@ -63,6 +63,21 @@ def test_links_that_lead_nowhere_are_found(tmp_path: Path) -> None:
         "index.html: missing.html does not exist",
         "index.html: page.html#missing has no such anchor",
         "index.html: #missing has no such anchor",
+    ]
+
+
+def test_markdown_is_checked_like_html(tmp_path: Path) -> None:
+    code, lines = check(
+        tmp_path,
+        index="",
+        guide="# Guide\n[1](#guide) [2](other.md#the-end) [3](https://example.com)\n"
+        "`[4](code)`\n```\n# 5\n[6](7)\n```\n",
+        other="# The end\n[`1`](guide.md#5) [2](../examples/main.py)\n",
+    )
+    assert code == 1
+    assert lines == [
+        "other.md: guide.md#5 has no such anchor",
+        "other.md: ../examples/main.py does not exist",
     ]
 
 
