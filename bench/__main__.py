@@ -6,13 +6,14 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
 
 from .measure import Row
-from .report import CHART, JSON, PAGE, RELEASED, Section, chart, load, page, save, table
+from .report import CHART, JSON, PAGE, Section, chart, replace, table
 
 SECTIONS = {
     "in_process": "In process, without a server",
@@ -26,12 +27,12 @@ SECTIONS = {
 }
 
 
-def environment() -> str:
-    """Return a sentence with the date, the versions and the number of cores."""
+def environment(seconds: float) -> str:
+    """Return a sentence with the date, the duration, the versions and the number of cores."""
     packages = ("faststream", "uvicorn", "uvloop", "httptools", "granian", "fastapi", "litestar", "quart")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     where = f"Python {platform.python_version()} on {os.cpu_count()} cores"
-    return f"Measured on {datetime.now(UTC):%Y-%m-%d} with {where}: {versions}."
+    return f"Measured on {datetime.now(UTC):%Y-%m-%d} in {seconds:.0f} s with {where}: {versions}."
 
 
 def main() -> None:
@@ -44,19 +45,17 @@ def main() -> None:
         )
     if "under_load" in names and shutil.which("wrk") is None:
         sys.exit("Install wrk, which generates the load: `apt-get install wrk`, or `brew install wrk`.")
-    results, released = load(JSON), load(RELEASED)
     for name in names:
         measure: Callable[[], Awaitable[list[Row]]] = import_module(f"{__package__}.{name}").measure
         print(f"\n## {SECTIONS[name]}\n", flush=True)
+        start = time.monotonic()
         rows = asyncio.run(_awaited(measure()))
-        results[name] = Section(SECTIONS[name], environment(), rows)
-        print(table(rows), flush=True)
-    if not os.environ.get("QUICK"):
-        results = {name: results[name] for name in SECTIONS if name in results}
-        save(results, JSON)
-        PAGE.write_text(page(results, released), encoding="utf-8")
-        chart(results, CHART)
-        print(f"\nWrote {PAGE.name}, {JSON.name} and {CHART.name}.")
+        section = Section(SECTIONS[name], environment(time.monotonic() - start), rows)
+        print(f"{section.environment}\n\n{table(rows)}", flush=True)
+        if not os.environ.get("QUICK"):
+            # After each section: a run that fails in a later one does not lose those that it has measured.
+            chart(replace(name, section, SECTIONS), CHART)
+            print(f"\nWrote {PAGE.name}, {JSON.name} and {CHART.name}.", flush=True)
 
 
 async def _awaited(rows: Awaitable[list[Row]]) -> list[Row]:

@@ -1,18 +1,21 @@
 """Consume messages in a separate process, and measure them.
 
 Arguments: the kind of application, which is also the subject; the NATS URL; the number of messages; the port
-to serve HTTP on. The kinds are `plain`, `upstream`, `standalone`, `statistics` (with metrics), `fastapi`,
-`quart`, and with two nested dependencies of FastAPI `fastapi-depends` and `fastapi-yield`, and for
-faststream-fastapi `peer-depends` and `peer-yield`. Prints `ready` once it consumes, and at the end the CPU
-time in seconds from the first to the last message, followed by the readings of `time.perf_counter` at these
-two messages.
+to serve HTTP on. Prints `ready` once it consumes, and at the end the CPU time in seconds from the first to
+the last message, followed by the readings of `time.perf_counter` at these two messages.
+
+A kind is an application and its features, joined by hyphens, such as `fastapi-statistics-tracing`. The
+applications are `plain` (FastStream alone), `upstream` (`faststream.asgi`), `standalone`, `fastapi`, `peer`
+(faststream-fastapi), `quart`, and `wrapped`: Quart in the middleware, which handles no message in the
+context of the app. The features are `depends` and `yield` (two nested dependencies of FastAPI), `statistics`
+(which metrics turn on) and `tracing`.
 """
 
 import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated, Any
 
 import uvicorn
@@ -78,36 +81,60 @@ def _with_clean_up(counter: Counter) -> Any:
     return handle
 
 
-def _app(kind: str, broker: NatsBroker) -> Any:
-    if kind == "upstream":
+_HANDLERS = {"depends": _with_dependencies, "yield": _with_clean_up}
+
+
+def _tracing() -> Any:
+    """Return the middleware that traces messages, with spans that are exported in batches and dropped."""
+    from faststream.nats.opentelemetry import NatsTelemetryMiddleware
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Dropped(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 (the signature of an exporter)
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Dropped()))
+    return NatsTelemetryMiddleware(tracer_provider=provider)
+
+
+def _app(name: str, features: Collection[str], broker: NatsBroker) -> Any:
+    if name == "upstream":
         from faststream.asgi import AsgiFastStream as UpstreamApp
 
         return UpstreamApp(broker, logger=None, asgi_routes=[("/livez", _no_content)])
-    from faststream_adapters import AsgiFastStream
-
-    if kind == "standalone":
-        return AsgiFastStream(broker, logger=None, liveness_path="/livez")
-    if kind == "statistics":
-        return AsgiFastStream(broker, logger=None, liveness_path="/livez", metrics_path="/metrics")
-    if kind == "quart":
-        from quart import Quart
-
-        from faststream_adapters.quart import QuartFastStream
-
-        quart_app = Quart("bench")
-        QuartFastStream(broker, app=quart_app, liveness_path="/livez")
-        return quart_app
-    from fastapi import FastAPI
-
-    from faststream_adapters.fastapi import FastStreamRouter
-
-    app = FastAPI()
-    if kind.startswith("peer-"):
+    if name == "peer":
+        from fastapi import FastAPI
         from faststream_fastapi import FastStreamAPI
 
-        return FastStreamAPI(broker, application=app)
-    app.include_router(FastStreamRouter(broker, liveness_path="/livez"))
-    return app
+        return FastStreamAPI(broker, application=FastAPI())
+    paths: dict[str, Any] = {"liveness_path": "/livez"}
+    if "statistics" in features:
+        paths["metrics_path"] = "/metrics"
+    if name == "standalone":
+        from faststream_adapters import AsgiFastStream
+
+        return AsgiFastStream(broker, logger=None, **paths)
+    if name == "fastapi":
+        from fastapi import FastAPI
+
+        from faststream_adapters.fastapi import FastStreamRouter
+
+        app = FastAPI()
+        app.include_router(FastStreamRouter(broker, **paths))
+        return app
+    from quart import Quart
+
+    quart_app = Quart("bench")
+    if name == "quart":
+        from faststream_adapters.quart import QuartFastStream
+
+        QuartFastStream(broker, app=quart_app, **paths)
+        return quart_app
+    from faststream_adapters import FastStreamMiddleware
+
+    return FastStreamMiddleware(quart_app, broker, **paths)  # type: ignore[arg-type]  # its own ASGI types
 
 
 async def _no_content(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 (the ASGI signature)
@@ -118,19 +145,27 @@ async def _no_content(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG
 async def main(kind: str, url: str, messages: int, port: int) -> None:
     """Run one kind of application until it has consumed all messages."""
     logging.disable(logging.CRITICAL)
-    broker = NatsBroker(url, logger=None)
+    name, *features = kind.split("-")
+    broker = NatsBroker(url, logger=None, middlewares=[_tracing()] if "tracing" in features else [])
     counter = Counter(messages)
-    handlers = {"depends": _with_dependencies, "yield": _with_clean_up}
-    make_handler = handlers.get(kind.rpartition("-")[2])
-    broker.subscriber(kind)(make_handler(counter) if make_handler else counter.handle)
+    handle = counter.handle
+    for feature in _HANDLERS.keys() & features:
+        handle = _HANDLERS[feature](counter)
+    broker.subscriber(kind)(handle)
 
-    if kind == "plain":
+    if name == "plain":
         app = FastStream(broker, logger=None)
         task = asyncio.create_task(app.run())
         stop = app.exit
     else:
         config = uvicorn.Config(
-            _app(kind, broker), HOST, port, loop="uvloop", http="httptools", log_config=None, access_log=False
+            _app(name, features, broker),
+            HOST,
+            port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
         )
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve())

@@ -1,4 +1,4 @@
-"""The cost of a message in each host, beside plain FastStream."""
+"""The cost of a message in each host, beside plain FastStream, and that of each feature."""
 
 import asyncio
 import contextlib
@@ -6,6 +6,7 @@ import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 import nats as nats_py
 
@@ -19,7 +20,7 @@ from .under_load import ROOT
 
 MIN_ROUNDS = unless_quick(5)
 MAX_ROUNDS = unless_quick(16)
-MESSAGES = unless_quick(10_000, 500)
+MESSAGES = unless_quick(5_000, 500)
 REQUESTS_PER_SECOND = 100
 _UNTIL_CANCELLED = 600.0
 
@@ -88,9 +89,13 @@ async def consume_side_by_side(
         with_requests: Whether to send HTTP requests meanwhile, to those that serve HTTP.
     """
     async with AsyncExitStack() as stack:
-        consumers = {
-            name: await stack.enter_async_context(consumer(url, kind)) for name, kind in kinds.items()
-        }
+        # They start at the same time, because the import of the frameworks takes longer than the messages do.
+        async with asyncio.TaskGroup() as group:
+            starting = {
+                name: group.create_task(stack.enter_async_context(consumer(url, kind)))
+                for name, kind in kinds.items()
+            }
+        consumers = {name: task.result() for name, task in starting.items()}
         client = await nats_py.connect(url)
         headers = {"content-type": "application/json"}
         for kind in kinds.values():
@@ -106,54 +111,82 @@ async def consume_side_by_side(
     return consumers
 
 
+_SAME = (Goal("bare", at_most=1.03),)
+_CHEAPER = (Goal("upstream", at_most=0.8),)
+_LIGHT = (Goal("bare", at_most=1.06),)
+
+
+class Case(NamedTuple):
+    """Kinds of applications to compare.
+
+    Args:
+        what: Where a message is handled.
+        bare: The kind without what is measured; by default FastStream alone.
+        adapters: The kind with it, of this package.
+        upstream: The kind of another package with it.
+        goals: The bounds for the ratios of the CPU time.
+        with_requests: Whether HTTP requests are handled meanwhile.
+    """
+
+    what: str
+    adapters: str
+    bare: str = "plain"
+    upstream: str | None = None
+    goals: tuple[Goal, ...] = ()
+    with_requests: bool = False
+
+    @property
+    def kinds(self) -> dict[Contender, str]:
+        """The kind of each contender."""
+        kinds: dict[Contender, str] = {"bare": self.bare}
+        if self.upstream is not None:
+            kinds["upstream"] = self.upstream
+        return {**kinds, "adapters": self.adapters}
+
+
+_REQUESTS = f"with {REQUESTS_PER_SECOND} requests per second (bare: none)"
+CASES = (
+    Case("standalone", "standalone", upstream="upstream", goals=_SAME),
+    Case("in FastAPI", "fastapi", goals=_SAME),
+    Case("standalone, with metrics (bare: without)", "standalone-statistics", "standalone", goals=_LIGHT),
+    Case(
+        "with two nested FastAPI dependencies (bare: without; upstream: faststream-fastapi)",
+        *("fastapi-depends", "fastapi", "peer-depends"),
+        goals=_CHEAPER,
+    ),
+    Case(
+        "with two nested FastAPI dependencies that yield (bare: without; upstream: faststream-fastapi)",
+        *("fastapi-yield", "fastapi", "peer-yield"),
+        goals=_CHEAPER,
+    ),
+    Case("standalone, with tracing (bare: without)", "standalone-tracing", "standalone", "upstream-tracing"),
+    Case("in Quart, in the context of the app (bare: without)", "quart", "wrapped"),
+    Case(
+        "in FastAPI, with metrics, the dependencies and tracing (bare: without)",
+        *("fastapi-depends-statistics-tracing", "fastapi"),
+    ),
+    Case(
+        "in Quart, with metrics, the context and tracing (bare: without)",
+        *("quart-statistics-tracing", "wrapped"),
+    ),
+    Case(f"standalone, {_REQUESTS}", "standalone", upstream="upstream", with_requests=True),
+    Case(f"in FastAPI, {_REQUESTS}", "fastapi", with_requests=True),
+)
+
+
 async def measure() -> list[Row]:
-    """Measure all hosts."""
-    goal = (Goal("bare", at_most=1.03),)
-    standalone: dict[Contender, str] = {"bare": "plain", "upstream": "upstream", "adapters": "standalone"}
-    in_fastapi: dict[Contender, str] = {"bare": "plain", "adapters": "fastapi"}
-    with_dependencies: dict[Contender, str] = {
-        "bare": "plain",
-        "upstream": "peer-depends",
-        "adapters": "fastapi-depends",
-    }
-    with_clean_up: dict[Contender, str] = {
-        "bare": "plain",
-        "upstream": "peer-yield",
-        "adapters": "fastapi-yield",
-    }
-    cheaper = (Goal("upstream", at_most=0.8),)
-    with_statistics: dict[Contender, str] = {"bare": "standalone", "adapters": "statistics"}
-    light = (Goal("bare", at_most=1.06),)
-    in_quart: dict[Contender, str] = {"bare": "plain", "adapters": "quart"}
-    with_requests = f"with {REQUESTS_PER_SECOND} requests per second (bare: none)"
+    """Measure all hosts and features."""
     rows: list[Row] = []
     with NatsServer() as server:
-        for where, kinds, goals, requests in (
-            ("standalone", standalone, goal, False),
-            ("in FastAPI", in_fastapi, goal, False),
-            (
-                "with two nested FastAPI dependencies (bare: none; upstream: faststream-fastapi)",
-                with_dependencies,
-                cheaper,
-                False,
-            ),
-            (
-                "with two nested FastAPI dependencies that yield (bare: none; upstream: faststream-fastapi)",
-                with_clean_up,
-                cheaper,
-                False,
-            ),
-            ("standalone, with metrics (bare: without)", with_statistics, light, False),
-            ("in Quart, in the app context", in_quart, (), False),
-            (f"standalone, {with_requests}", standalone, (), True),
-            (f"in FastAPI, {with_requests}", in_fastapi, (), True),
-        ):
-            cost = Row(f"one message, {where}", "µs of CPU", goals)
-            rate = Row(f"throughput, {where}", "messages/s")
+        for case in CASES:
+            cost = Row(f"one message, {case.what}", "µs of CPU", case.goals)
+            rate = Row(f"throughput, {case.what}", "messages/s")
             for number in range(MAX_ROUNDS):
                 if not cost.needs_round(number, MIN_ROUNDS):
                     break
-                consumers = await consume_side_by_side(server.url, kinds, with_requests=requests)
+                consumers = await consume_side_by_side(
+                    server.url, case.kinds, with_requests=case.with_requests
+                )
                 for name, each in consumers.items():
                     cost.add(name, each.cpu / MESSAGES * 1e6)
                     rate.add(name, MESSAGES / each.seconds)

@@ -26,8 +26,15 @@ MARGIN = 2.5
 Rounds end when the estimated error happens to be small, so the true error tends to be larger.
 """
 
-MIN_ROUNDS_WITH_GOAL = 16
-"""The minimum for a ratio with a goal: fewer rounds do not give a reliable standard error."""
+MIN_ROUNDS_WITH_GOAL = 8
+"""The minimum for a ratio with a goal: with fewer rounds, its standard error is too uncertain."""
+
+MIN_ROUNDS_NEAR_GOAL = 16
+"""The minimum for a ratio that is near its goal: after 8 rounds the estimate may be half the true error.
+
+In simulations of rounds that vary by 1 to 10 %, at most 1.2 % of the verdicts were wrong, and only for ratios
+within 2 % of the goal.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,9 +52,11 @@ class Goal:
     at_least: float | None = None
 
     def is_settled(self, row: "Row") -> bool:
-        """Return whether the ratio is known to `PRECISION`, or is twice `MARGIN` away from the goal."""
-        precise = row.standard_error(self.baseline) <= PRECISION
-        return precise or self.verdict(row, 2 * MARGIN) != "inconclusive"
+        """Return whether the ratio is twice `MARGIN` away from the goal, or is known to `PRECISION`."""
+        if self.verdict(row, 2 * MARGIN) != "inconclusive":
+            return True
+        enough = len(row.ratios(self.baseline)) >= MIN_ROUNDS_NEAR_GOAL
+        return enough and row.standard_error(self.baseline) <= PRECISION
 
     def verdict(self, row: "Row", margin: float = MARGIN) -> Verdict:
         """Compare the row's ratio with the goal.

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from .measure import Contender, Goal, Row, Verdict
@@ -28,14 +29,16 @@ under load, while the other processes are stopped. Latencies with and without pr
 seconds each, imports and starts one at a time.
 
 Compare the ratios: absolute times depend on the machine and on what else it does at the time. A ratio is the
-median of the ratios of all rounds, and ± is its standard error. Where there is a goal, the rounds continue
-until the standard error is 1 % or less, the ratio is clearly above or below the goal, or the maximum number
-of rounds is reached. A goal is "inconclusive" if the ratio is within 2.5 standard errors of it.
+median of the ratios of all rounds, and ± is its standard error. Where there is a goal, the eighth round is
+followed by others until the ratio is 5 standard errors away from the goal, until 16 rounds have brought the
+standard error to 1 % or less, or until the maximum number of rounds is reached (4 with many subscribers). A
+goal is "inconclusive" if the ratio is within 2.5 standard errors of it.
 
 **Bare** is an ASGI app that only responds. In a host it is a trivial route of that host, and for messages it
-is `FastStream(broker).run()`. **Upstream** is `faststream.asgi`, and **adapters** is this package. The last
-column has the same ratio to bare, or the value where there is none, as measured for the last release; it is
-empty until there is one. [benchmarks.json](benchmarks.json) has the value of each round."""
+is `FastStream(broker).run()`; where the operation says "bare: without", it is the same service without the
+feature. **Upstream** is `faststream.asgi`, and **adapters** is this package. The last column has the same
+ratio to bare, or the value where there is none, as measured for the last release; it is empty until there is
+one. [benchmarks.json](benchmarks.json) has the value of each round."""
 
 _HEADINGS = (
     "Operation",
@@ -110,6 +113,22 @@ def save(sections: Mapping[str, Section], path: Path) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def replace(name: str, section: Section, order: Iterable[str], docs: Path = DOCS) -> dict[str, Section]:
+    """Replace one section in the JSON file and on the page, and return all sections.
+
+    Args:
+        name: The name of the section.
+        section: Its new measurements.
+        order: The names of all sections, in the order of the page.
+        docs: The directory of the files.
+    """
+    sections = {**load(docs / JSON.name), name: section}
+    sections = {each: sections[each] for each in order if each in sections}
+    save(sections, docs / JSON.name)
+    (docs / PAGE.name).write_text(page(sections, load(docs / RELEASED.name)), encoding="utf-8")
+    return sections
+
+
 def _last_release(row: Row, released: Iterable[Row]) -> str:
     for before in released:
         if (before.what, before.unit) == (row.what, row.unit):
@@ -163,33 +182,56 @@ def _cost(row: Row, contender: Contender) -> float:
     return 1 / ratio if row.unit.endswith("/s") else ratio
 
 
+def _name(row: Row) -> str:
+    """Return the label of a row, whose unit is not split where the label is wrapped."""
+    unit = row.unit.replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{row.what.replace('`', '')} [{unit}]"
+
+
+_OFFSETS: dict[Contender, float] = {"adapters": -0.2, "upstream": 0.2}
+_COLORS: dict[Contender, tuple[str, str]] = {
+    "adapters": ("#0b7285", "faststream_adapters"),
+    "upstream": ("#ced4da", "faststream.asgi, or what is named"),
+}
+
+
 def chart(sections: Mapping[str, Section], path: Path) -> None:
-    """Write a bar chart of the costs relative to bare, of this package and of `faststream.asgi`, as SVG."""
+    """Write bar charts of the costs relative to bare, one for each section that has them, as SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     # The same results produce the same file.
     mpl.rcParams["svg.hashsalt"] = "faststream_adapters"
-    rows = [
-        (f"{row.what.replace('`', '')} [{row.unit}]", row)
-        for section in sections.values()
-        for row in section.rows
-        if "bare" in row.values
-    ][::-1]
-    figure = Figure(figsize=(10, 0.36 * len(rows) + 1.5), layout="constrained")
-    axes = figure.subplots()
-    for position, (_, row) in enumerate(rows):
-        cost = _cost(row, "adapters")
-        axes.barh(position + 0.2, cost, height=0.38, color="#0b7285", label="faststream_adapters")
-        if "upstream" in row.values:
-            cost = _cost(row, "upstream")
-            axes.barh(position - 0.2, cost, height=0.38, color="#ced4da", label="faststream.asgi")
-    axes.axvline(1, color="#495057", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
-    axes.set_title("Cost relative to a bare application: lower is better")
-    axes.set_xlabel("multiple of bare (of a rate: bare's rate as a multiple)")
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), loc="lower right")
+    compared = {
+        section.title: [row for row in section.rows if "bare" in row.values] for section in sections.values()
+    }
+    compared = {title: rows for title, rows in compared.items() if rows}
+    if not compared:
+        return
+    heights = [len(rows) for rows in compared.values()]
+    figure = Figure(figsize=(11, 0.36 * sum(heights) + 0.6 * len(heights) + 1.5), layout="constrained")
+    charts = figure.subplots(len(compared), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    bars = {}
+    for axes, (title, rows) in zip(charts, compared.items(), strict=True):
+        for position, row in enumerate(rows):
+            for contender, offset in _OFFSETS.items():
+                if contender in row.values:
+                    cost = _cost(row, contender)
+                    color, name = _COLORS[contender]
+                    middle = position + offset if "upstream" in row.values else position
+                    bar = axes.barh(middle, cost, height=0.38, color=color)
+                    axes.bar_label(bar, fmt="%.3g", padding=2, fontsize=7)
+                    bars[name] = bar
+        axes.axvline(1, color="#495057", linewidth=0.8)
+        axes.set_xscale("log")
+        # Room for the numbers beside the longest bars.
+        axes.margins(x=0.1)
+        # The first row is at the top.
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        names = [fill(_name(row), 70) for row in rows]
+        axes.set_yticks(range(len(rows)), names, fontsize=8)
+        axes.set_title(title, loc="left", fontsize=10)
+    figure.suptitle("Cost relative to a bare application: lower is better")
+    figure.supxlabel("multiple of bare (of a rate: bare's rate as a multiple)", fontsize=10)
+    figure.legend(bars.values(), bars.keys(), loc="outside upper right")
     figure.savefig(path, metadata={"Date": None})

@@ -1,9 +1,11 @@
 """Costs that could grow with the number of subscribers and brokers, beside plain FastStream."""
 
+import asyncio
 import json
 import sys
-from asyncio.subprocess import PIPE, create_subprocess_exec
-from collections.abc import Iterator
+from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.harness.servers.nats import NatsServer
@@ -11,7 +13,8 @@ from tests.harness.servers.nats import NatsServer
 from .measure import Goal, Row, unless_quick
 from .under_load import ROOT
 
-ROUNDS = unless_quick(3)
+ROUNDS = unless_quick(4)
+KINDS = ("plain", "adapters")
 IDLE_GOAL = 5
 """Milliseconds of CPU per second, over plain FastStream, at 400 subscribers."""
 
@@ -41,22 +44,24 @@ class Service:
         """Whether goals apply to what is measured."""
         return self.transport == "core" and self.brokers == 1
 
-    async def run(self, kind: str) -> None:
-        """Run the service once, on a new server, and keep what it measures."""
+    @asynccontextmanager
+    async def process(self, kind: str) -> AsyncIterator["Steps"]:
+        """Run the service in a process, with a new server."""
         with NatsServer(jetstream=self.transport == "jetstream") as server:
             arguments = (kind, self.transport, server.url, str(self.subscribers), str(self.brokers))
             process = await create_subprocess_exec(
-                sys.executable, "-m", "bench.scaled", *arguments, cwd=ROOT, stdout=PIPE
+                sys.executable, "-m", "bench.scaled", *arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE
             )
             try:
-                output, _ = await process.communicate()
+                yield Steps(self, kind, process)
             finally:
                 if process.returncode is None:
                     process.kill()
-                    await process.wait()
-        if process.returncode:
-            raise RuntimeError(f"The service with {self} has failed.")
-        for name, value in json.loads(output).items():
+                await process.wait()
+
+    def add(self, kind: str, results: dict[str, float]) -> None:
+        """Keep what a process has measured."""
+        for name, value in results.items():
             self.values.setdefault(kind, {}).setdefault(name, []).append(value)
 
     def of(self, name: str, kind: str = "adapters") -> list[float]:
@@ -78,6 +83,42 @@ class Service:
         row = Row(f"{what}, {self}", unit, limit=limit)
         row.values = {"adapters": self.of(name)}
         return row
+
+
+class Steps:
+    """A process of a service, which measures in steps.
+
+    Args:
+        service: The service.
+        kind: The kind of application.
+        process: The process.
+    """
+
+    def __init__(self, service: Service, kind: str, process: Process) -> None:
+        self._service = service
+        self._kind = kind
+        self._process = process
+
+    async def done(self) -> str:
+        """Wait until the current step is done, and return the line that the process prints then."""
+        output = self._process.stdout
+        line = await output.readline() if output is not None else b""
+        if not line:
+            raise RuntimeError(f"The service with {self._service} has failed.")
+        return line.decode()
+
+    async def step(self) -> str:
+        """Measure the next step, and return the line at its end."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(b"\n")
+        return await self.done()
+
+    async def finish(self) -> None:
+        """Measure the last step, and keep all results."""
+        self._service.add(self._kind, json.loads(await self.step()))
+        # The application stops.
+        if await self._process.wait():
+            raise RuntimeError(f"The service with {self._service} has failed.")
 
 
 SERVICES = [
@@ -123,12 +164,24 @@ def _rows(services: list[Service]) -> Iterator[Row]:
     yield cached
 
 
+async def _measure_round(services: Iterable[Service]) -> None:
+    """Measure services of every kind: while they are idle all of them together, and else one at a time."""
+    async with AsyncExitStack() as stack:
+        processes = [
+            await stack.enter_async_context(service.process(kind)) for service in services for kind in KINDS
+        ]
+        for each in processes:
+            await each.done()
+        for each in processes:
+            await each.step()
+        await asyncio.gather(*(each.step() for each in processes))
+        for each in processes:
+            await each.finish()
+
+
 async def measure() -> list[Row]:
     """Measure every size, the kinds alternately; those that goals compare more than once."""
-    for number in range(ROUNDS):
-        for service in SERVICES:
-            if number and not service.has_goals:
-                continue
-            for kind in ("plain", "adapters"):
-                await service.run(kind)
+    await _measure_round(service for service in SERVICES if not service.has_goals)
+    for _ in range(ROUNDS):
+        await _measure_round(service for service in SERVICES if service.has_goals)
     return list(_rows(SERVICES))

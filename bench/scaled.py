@@ -3,6 +3,9 @@
 Arguments: the kind of application, `plain` (`FastStream.start()`) or `adapters` (this package with every
 endpoint and statistics); the transport, `core` or `jetstream`; the URL of the NATS server; the number of
 subscribers of each broker; the number of brokers.
+
+It measures in three steps: starts and stops, the idle application, and responses. Before each step it prints
+a line and waits for one, so that of several processes only one at a time measures what takes CPU time.
 """
 
 import asyncio
@@ -22,7 +25,6 @@ from faststream import FastStream
 from faststream.nats import JStream, NatsBroker
 from pydantic import BaseModel
 
-from .in_process import TimedCalls, requester
 from .measure import unless_quick
 
 IDLE_SECONDS = unless_quick(5, 1)
@@ -67,6 +69,12 @@ async def _plain(app: FastStream) -> AsyncIterator[None]:
         await app.stop()
 
 
+def wait_for_turn() -> None:
+    """Report that the last step is done, and wait for the turn of this process."""
+    print(flush=True)
+    sys.stdin.readline()
+
+
 async def worst_stall(ended: asyncio.Event) -> float:
     """Return the longest time, in milliseconds, for which the event loop was blocked until an event."""
     worst, last = 0.0, time.perf_counter()
@@ -79,6 +87,7 @@ async def worst_stall(ended: asyncio.Event) -> float:
 
 async def measure(kind: str, transport: str, url: str, subscribers: int, count: int) -> dict[str, float]:
     """Start the application, measure it, and stop it."""
+    wait_for_turn()
     made = brokers(transport, url, subscribers, count)
     run: Callable[[], AbstractAsyncContextManager[None]]
     if kind == "plain":
@@ -111,13 +120,19 @@ async def measure(kind: str, transport: str, url: str, subscribers: int, count: 
             begin = time.perf_counter()
         stops.append((time.perf_counter() - begin) * 1e3)
     results = {"start": statistics.median(starts), "stop": statistics.median(stops)}
+    wait_for_turn()
     async with run():
         await asyncio.sleep(SETTLE_SECONDS)
         cpu, idle = time.process_time(), time.perf_counter()
         await asyncio.sleep(IDLE_SECONDS)
         results["idle"] = (time.process_time() - cpu) * 1e3 / (time.perf_counter() - idle)
         results["memory"] = psutil.Process().memory_info().rss / 2**20
+        # In a thread, because the application is running.
+        await asyncio.to_thread(wait_for_turn)
         if kind == "adapters":
+            # Only now, because the module needs memory, too.
+            from .in_process import TimedCalls, requester
+
             for name in ("readyz-ttl", "readyz-details"):
                 results[name] = await TimedCalls(requester(app, f"/{name}"))()
             for name in ("metrics", "docs"):

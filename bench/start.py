@@ -8,17 +8,22 @@ import tempfile
 import time
 from functools import partial
 
+import httpx
 import psutil
 
 from tests.harness.servers.nats import NatsServer
 
 from .in_process import Apps, requester
 from .measure import Case, Contender, Goal, Row, measure_in_rounds, sequential, unless_quick
+from .resident import PAGES
 from .under_load import app_server
 
 MIN_ROUNDS = unless_quick(7)
 MAX_ROUNDS = unless_quick(20)
 PROBES = unless_quick(1_000_000, 10_000)
+MEMORY_ROUNDS = unless_quick(3)
+MEMORY_GOAL = 3
+"""MiB over plain FastStream, in FastAPI with everything on."""
 
 _IMPORT = """
 import time
@@ -30,17 +35,13 @@ print((middle - start) * 1e3, (time.perf_counter() - middle) * 1e3)
 """
 
 
-async def _time_imports() -> dict[Contender, float]:
-    with tempfile.TemporaryDirectory() as directory:
-        # With compiled bytecode, as after an installation by pip: the first process writes it, the second one
-        # is measured.
-        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": directory}
-        for _ in range(2):
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _IMPORT), env=env, stdout=asyncio.subprocess.PIPE
-            )
-            output = (await process.communicate())[0]
-    faststream, package = map(float, output.split())
+async def _time_imports(directory: str) -> dict[Contender, float]:
+    # With compiled bytecode, as after an installation by pip: the first round, which warms up, writes it.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": directory}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _IMPORT), env=env, stdout=asyncio.subprocess.PIPE
+    )
+    faststream, package = map(float, (await process.communicate())[0].split())
     return {"bare": faststream, "adapters": package}
 
 
@@ -88,9 +89,30 @@ async def _memory_growth(nats: NatsServer) -> Row:
     return row
 
 
+def _memory_in_fastapi(nats: NatsServer) -> list[Row]:
+    compared = Row("resident memory in FastAPI, with everything on (bare: FastStream in the lifespan)", "MiB")
+    over = Row(
+        "resident memory over plain FastStream in FastAPI, with everything on", "MiB", limit=MEMORY_GOAL
+    )
+    requested = Row(f"{over.what}, after a request to each page", "MiB")
+    for _ in range(MEMORY_ROUNDS):
+        with app_server("uvicorn", "plain", nats, "resident") as server:
+            plain = psutil.Process(server.pid).memory_info().rss / 2**20
+        with app_server("uvicorn", "everything", nats, "resident") as server:
+            process = psutil.Process(server.pid)
+            memory = process.memory_info().rss / 2**20
+            for path in PAGES:
+                httpx.get(server.url + path).raise_for_status()
+            requested.add("adapters", process.memory_info().rss / 2**20 - plain)
+        compared.add("bare", plain)
+        compared.add("adapters", memory)
+        over.add("adapters", memory - plain)
+    return [compared, over, requested]
+
+
 async def measure() -> list[Row]:
     """Measure the import, the startup and the memory."""
-    with NatsServer() as nats:
+    with NatsServer() as nats, tempfile.TemporaryDirectory() as directory:
         startup = _Startup(nats)
         apps: dict[Contender, str] = {"bare": "bare_app", "upstream": "upstream", "adapters": "adapters"}
         cases: list[Case] = [
@@ -100,7 +122,7 @@ async def measure() -> list[Row]:
                     "ms",
                     (Goal("bare", at_most=0.05),),
                 ),
-                _time_imports,
+                partial(_time_imports, directory),
             ),
             (
                 Row("start of uvicorn to the first response (bare: no broker)", "s"),
@@ -112,4 +134,4 @@ async def measure() -> list[Row]:
         stop.values = {name: startup.stops[app] for name, app in apps.items()}
         memory = Row("resident memory after the first response", "MiB")
         memory.values = {name: startup.memory[app] for name, app in apps.items()}
-        return [*rows, stop, memory, await _memory_growth(nats)]
+        return [*rows, stop, memory, *_memory_in_fastapi(nats), await _memory_growth(nats)]

@@ -23,7 +23,7 @@ SECONDS = unless_quick(4)
 UNRELATED_PER_SECOND = 100
 SLOW = 0.2
 """The seconds by which the replies of a slow broker are delayed."""
-MIN_ROUNDS = unless_quick(4)
+MIN_ROUNDS = unless_quick(3)
 MAX_ROUNDS = unless_quick(12)
 
 

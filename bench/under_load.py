@@ -1,11 +1,10 @@
 """Requests per second under a real server, as measured by wrk."""
 
 import asyncio
-import contextlib
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from tests.harness.servers.nats import NatsServer
 from .measure import Contender, Goal, Row, unless_quick
 from .slices import SlicedProcess, run_in_slices
 
-MIN_ROUNDS = unless_quick(6)
-MAX_ROUNDS = unless_quick(24)
+MIN_ROUNDS = unless_quick(4)
+MAX_ROUNDS = unless_quick(16)
 SECONDS = unless_quick(2)
 """The duration of the load in a round, for all contenders together."""
-LATENCY_ROUNDS = unless_quick(2)
+LATENCY_ROUNDS = 1
 """The number of rounds that measure latencies too; the round with the median p50 is reported."""
 CONNECTIONS = 32
 WARM_UP_REQUESTS = unless_quick(500)
@@ -38,25 +37,26 @@ end
 
 COMMANDS = {
     "uvicorn": (
-        "uvicorn --factory bench.apps:{app} --loop uvloop --http httptools --host {host} --port {{port}}"
+        "uvicorn --factory bench.{module}:{app} --loop uvloop --http httptools --host {host} --port {{port}}"
         " --no-access-log --log-level warning"
     ),
     "granian": (
-        "granian --interface asgi --factory bench.apps:{app} --loop uvloop --host {host} --port {{port}}"
+        "granian --interface asgi --factory bench.{module}:{app} --loop uvloop --host {host} --port {{port}}"
         " --no-ws --log-level warning"
     ),
 }
 
 
-def app_server(server: str, app: str, nats: NatsServer) -> AppServer:
+def app_server(server: str, app: str, nats: NatsServer, module: str = "apps") -> AppServer:
     """Return a server for one of the applications, not started yet.
 
     Args:
         server: A key of `COMMANDS`.
-        app: A function in `bench.apps`.
+        app: A function in the module.
         nats: The NATS server of the application.
+        module: A module of this package.
     """
-    command = COMMANDS[server].format(app=app, host=HOST)
+    command = COMMANDS[server].format(module=module, app=app, host=HOST)
     if app == "bare_app":
         command = command.replace("--factory ", "")
     env = {"PYTHONPATH": str(ROOT), "SERVICE_URL": nats.url}
@@ -86,7 +86,7 @@ class Load:
     def warm_up(self) -> None:
         """Send the first requests, which are slower in a new process."""
         connection = HTTPConnection(HOST, self.server.port)
-        with contextlib.closing(connection):
+        with closing(connection):
             for _ in range(WARM_UP_REQUESTS):
                 connection.request("GET", self._path)
                 connection.getresponse().read()
@@ -177,18 +177,22 @@ def _comparisons() -> Iterator[Comparison]:
 
 
 async def _measure_round(
-    comparisons: Iterable[Comparison], nats: NatsServer, script: Path, *, latencies: bool
+    comparisons: Collection[Comparison], nats: NatsServer, script: Path, *, latencies: bool
 ) -> None:
     # Two processes of the same program can differ in speed by a few percent for as long as they run, so each
     # round starts new ones.
-    servers: dict[tuple[str, str, Contender], AppServer] = {}
+    keys = {(server, app, name) for each in comparisons for name, (server, app, _) in each.targets.items()}
     with ExitStack() as stack:
+        servers = {
+            (server, app, name): stack.enter_context(closing(app_server(server, app, nats)))
+            for server, app, name in keys
+        }
+        await asyncio.gather(*(asyncio.to_thread(server.start) for server in servers.values()))
         for comparison in comparisons:
-            loads: dict[Contender, Load] = {}
-            for name, (server, app, path) in comparison.targets.items():
-                if (server, app, name) not in servers:
-                    servers[server, app, name] = stack.enter_context(app_server(server, app, nats))
-                loads[name] = Load(servers[server, app, name], path, script)
+            loads = {
+                name: Load(servers[server, app, name], path, script)
+                for name, (server, app, path) in comparison.targets.items()
+            }
             for name, load in loads.items() if latencies else ():
                 comparison.latencies[name].append(await load.latencies())
             for name, rate in (await load_side_by_side(loads)).items():
