@@ -34,8 +34,8 @@ from .options import AdapterKeywords, DocsKeywords, EndpointKeywords, Publishing
 Route = tuple[str, ASGIApp]
 
 _PROBES: Mapping[str, Callable[..., Endpoint]] = {
-    "ping_path": make_ping_asgi,
     "readiness_path": make_readiness_asgi,
+    "ping_path": make_ping_asgi,
     "startup_path": make_startup_asgi,
 }
 
@@ -249,12 +249,12 @@ def _endpoints(lifespan: BrokerLifespan, checked: CheckedKeywords) -> list[Endpo
         timeout=options["probe_timeout"], ttl=options["probe_ttl"], details=options["probe_details"]
     )
     paths: Mapping[str, Any] = options
-    routes: list[EndpointRoute] = [
-        (paths[name], make(lifespan, **probe)) for name, make in _PROBES.items() if paths[name]
-    ]
+    # Some hosts try one route after the other, so those that are requested most come first.
+    routes: list[EndpointRoute] = []
     if path := options["liveness_path"]:
         liveness = LivenessKeywords(max_handler_age=options["max_handler_age"], **probe)
         routes.append((path, make_liveness_asgi(lifespan, **liveness)))
+    routes += [(paths[name], make(lifespan, **probe)) for name, make in _PROBES.items() if paths[name]]
     if path := options["metrics_path"]:
         routes.append((path, make_metrics_asgi(options["metrics_registry"], targets=[lifespan])))
     if path := options["status_path"]:

@@ -1,6 +1,6 @@
 """FastStreamRouter: runs brokers in a FastAPI application and serves their endpoints as its routes."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, Unpack
@@ -25,6 +25,8 @@ from ._provide import registered
 _ROUTE_NAME = "faststream"
 _SUBPATH = "faststream_path"
 """The path parameter with the part of the path below a mounted app."""
+
+_View = Callable[[Request], Awaitable[Response]]
 
 
 class FastStreamRouter(APIRouter):
@@ -83,13 +85,17 @@ class FastStreamRouter(APIRouter):
         self._views: list[object] = []
         self._documents: list[SpecificationFactory] = []
         own_document = self.broker_lifespan.app is None and keywords.get("specification") is None
+        below: list[tuple[str, _View]] = []
         for path, app in assembly.routes():
             if own_document and isinstance(app, AsyncAPIDocs):
                 self._documents.append(app.specification)
-            self._add_routes(path.rstrip("/"), app, include_in_schema=include_in_schema)
+            below.append(self._add_routes(path.rstrip("/"), app, include_in_schema=include_in_schema))
+        # FastAPI tries one route after the other (1 µs each), so those that are seldom requested come last.
+        for path, view in below:
+            self._add_route(path, view)
 
-    def _add_routes(self, path: str, app: ASGIApp, *, include_in_schema: bool) -> None:
-        """Add routes for a path with and without a trailing slash, and for paths below a mounted app."""
+    def _add_routes(self, path: str, app: ASGIApp, *, include_in_schema: bool) -> tuple[str, _View]:
+        """Add routes for a path, and return the path with a trailing slash or below a mounted app."""
         mounted = not isinstance(app, Endpoint)
 
         async def view(request: Request) -> Response:
@@ -97,9 +103,6 @@ class FastStreamRouter(APIRouter):
             return _AppResponse(app, mounted=mounted)
 
         self._views.append(view)
-        below = f"{path}/{{{_SUBPATH}:path}}" if mounted else f"{path}/"
-        # FastAPI refuses a route with an empty prefix and an empty path.
-        paths = [path, below] if self.prefix + path else [below]
         if include_in_schema:
             self.add_api_route(
                 path if self.prefix + path else "/",
@@ -110,17 +113,22 @@ class FastStreamRouter(APIRouter):
                 summary=getattr(app, "description", None) or "The AsyncAPI document.",
                 response_class=Response,
             )
-        for each in paths:
-            # A route without methods accepts all of them. The app itself rejects unsupported ones.
-            # Without an operation id, FastAPI would derive one from the route's first method.
-            self.add_api_route(
-                each,
-                view,
-                methods=[],
-                name=_ROUTE_NAME,
-                operation_id=_ROUTE_NAME,
-                include_in_schema=False,
-            )
+        # FastAPI refuses a route with an empty prefix and an empty path.
+        if self.prefix + path:
+            self._add_route(path, view)
+        return (f"{path}/{{{_SUBPATH}:path}}" if mounted else f"{path}/"), view
+
+    def _add_route(self, path: str, view: _View) -> None:
+        # A route without methods accepts all of them. The app itself rejects unsupported ones.
+        # Without an operation id, FastAPI would derive one from the route's first method.
+        self.add_api_route(
+            path,
+            view,
+            methods=[],
+            name=_ROUTE_NAME,
+            operation_id=_ROUTE_NAME,
+            include_in_schema=False,
+        )
 
     @asynccontextmanager
     async def _run(self, app: FastAPI) -> AsyncIterator[Any]:

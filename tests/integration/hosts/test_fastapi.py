@@ -177,6 +177,14 @@ def test_no_endpoint_is_served_by_default(broker: NatsBroker) -> None:
         assert client.get("/ping").status_code == 404
 
 
+def test_what_platforms_request_is_tried_before_all_other_paths(broker: NatsBroker) -> None:
+    router = FastStreamRouter(
+        broker, ping_path="/ping", readiness_path="/ready", liveness_path="/live", asyncapi_path="/docs"
+    )
+    paths = [route.path for route in router.routes if isinstance(route, APIRoute)]
+    assert paths[:3] == ["/live", "/ready", "/ping"]
+
+
 @pytest.mark.parametrize("prefix", ["", "/internal"])
 def test_the_docs_can_be_at_the_root(broker: NatsBroker, prefix: str) -> None:
     router = FastStreamRouter(broker, prefix=prefix, asyncapi_path="/", ping_path="/ping")
