@@ -106,8 +106,7 @@ def liveness(
     for managed in brokers:
         if managed.is_unrecoverable():
             return "closed" if managed.driver.is_closed else "task_failed"
-        statistics = managed.statistics
-        if max_handler_age is not None and statistics is not None and statistics.oldest > max_handler_age:
+        if max_handler_age is not None and managed.oldest_message > max_handler_age:
             return "handler_stuck"
     return "ok"
 
@@ -222,7 +221,7 @@ def _read(named: NamedSubscriber) -> SubscriberReading:
         named.broker,
         named.name,
         managed.subscriber_code(subscriber),
-        0.0 if statistics is None else statistics.oldest_of(subscriber),
+        0.0 if statistics is None else statistics[subscriber].oldest,
         backlog,
         backlog is not None and managed.driver.is_backlog_shared(subscriber),
         managed.driver.dropped(subscriber),

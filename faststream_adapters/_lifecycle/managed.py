@@ -270,6 +270,11 @@ class ManagedBroker:
         if self.statistics is not None:
             self.statistics.mark(self.broker.subscribers)
 
+    @property
+    def oldest_message(self) -> float:
+        """Seconds since the oldest message in flight was received; 0 without one, or if none are counted."""
+        return 0.0 if self.statistics is None else self.statistics.oldest_of(self.broker.subscribers)
+
     def collect(self, what: Collected) -> None:
         """Collect this too from now on."""
         self.collected |= what

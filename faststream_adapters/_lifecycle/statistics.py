@@ -7,7 +7,7 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Any, Self
 
-from faststream import BaseMiddleware, ContextRepo
+from faststream import ContextRepo
 from faststream.exceptions import IgnoredException
 
 from faststream_adapters._compat.faststream import Subscriber
@@ -60,7 +60,8 @@ class Counts:
     @property
     def oldest(self) -> float:
         """Seconds since the oldest message in flight was received; 0 if there is none."""
-        return _oldest(self.started)
+        # A dict is ordered by insertion.
+        return monotonic() - next(iter(self.started.values())) if self.started else 0.0
 
 
 class Statistics:
@@ -71,7 +72,6 @@ class Statistics:
     """
 
     def __init__(self) -> None:
-        self._started: dict[object, float] = {}
         self._marked = (-math.inf, -math.inf)
         """When the last two marks were made, on the clock of `time.monotonic`."""
 
@@ -96,15 +96,9 @@ class Statistics:
         counts = self[subscriber]
         return (counts.received - counts.marks[0]) / elapsed
 
-    @property
-    def oldest(self) -> float:
-        """Seconds since the oldest message in flight was received; 0 if there is none."""
-        return _oldest(self._started)
-
-    def oldest_of(self, subscriber: Subscriber) -> float:
-        """Return the same for one subscriber."""
-        # A scrape asks about a thousand subscribers, and most of the time few of them are busy.
-        return self[subscriber].oldest if self._started else 0.0
+    def oldest_of(self, subscribers: Iterable[Subscriber]) -> float:
+        """Return the seconds since the oldest message in flight was received; 0 if there is none."""
+        return max((self[subscriber].oldest for subscriber in subscribers), default=0.0)
 
     def __getitem__(self, subscriber: Subscriber) -> Counts:
         """Return the counts of a subscriber; they are stored on it, where they are found fastest."""
@@ -114,20 +108,27 @@ class Statistics:
             setattr(subscriber, _ATTRIBUTE, counts)
         return counts
 
-    def __call__(self, msg: Any, /, *, context: ContextRepo) -> BaseMiddleware[Any, Any]:
+    def __call__(self, msg: Any, /, *, context: ContextRepo) -> Any:
         """Return the middleware for one message."""
         # What is published passes through a middleware too, which gets no message.
         if msg is None or (subscriber := context.get_local("handler_")) is None:
-            return _Uncounted(msg, context=context)
-        return _Counted(msg, context, self[subscriber], self._started)
+            return _UNCOUNTED
+        # Only the first time by `self[subscriber]`, which is one more call.
+        counts = getattr(subscriber, _ATTRIBUTE, None) or self[subscriber]
+        return _Counted(context, counts)
 
 
-class _Uncounted(BaseMiddleware[Any, Any]):
-    """The middleware for messages that are published, and for those that no handler gets."""
+class _Uncounted:
+    """The middleware for messages that are published, and for those that no handler gets.
+
+    It has the methods that FastStream calls, but does not inherit them: an instance of `BaseMiddleware` for
+    each message costs about as much as the counting. The scopes are plain functions for the same reason.
+    """
 
     __slots__ = ()
 
-    # Plain functions: a coroutine of their own for each message would be most of the middleware's cost.
+    async def __aenter__(self) -> Self:
+        return self
 
     def consume_scope(self, call_next: Any, msg: Any) -> Any:
         return call_next(msg)
@@ -135,37 +136,40 @@ class _Uncounted(BaseMiddleware[Any, Any]):
     def publish_scope(self, call_next: Any, cmd: Any) -> Any:
         return call_next(cmd)
 
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> bool:
+        return False
+
+
+_UNCOUNTED = _Uncounted()
+
 
 class _Counted(_Uncounted):
     """The middleware for one message.
 
     Args:
-        msg: The message, as the client has received it.
         context: FastStream's context.
         counts: The counts of the subscriber whose handler runs.
-        started: When each message of the broker was received.
     """
 
-    __slots__ = ("_counts", "_reached_handler", "_started")
+    __slots__ = ("_context", "_counts", "_reached_handler")
 
-    def __init__(
-        self, msg: Any, /, context: ContextRepo, counts: Counts, started: dict[object, float]
-    ) -> None:
-        # Set here, because a call of the base class costs more than the assignments.
-        self.msg = msg
-        self.context = context
+    def __init__(self, context: ContextRepo, counts: Counts) -> None:
+        self._context = context
         self._counts = counts
-        self._started = started
         self._reached_handler = False
 
     async def __aenter__(self) -> Self:
-        self._started[self] = self._counts.started[self] = monotonic()
+        self._counts.started[self] = monotonic()
         return self
 
     def consume_scope(self, call_next: Any, msg: Any) -> Any:
-        if self.context.get_local("message") is not msg:
+        if self._context.get_local("message") is not msg:
             # It was requested by the handler, or by its `get_one()`.
-            self._started.pop(self, None)
             self._counts.started.pop(self, None)
         elif not self._reached_handler:
             # A middleware of the application may try the handler again.
@@ -180,18 +184,13 @@ class _Counted(_Uncounted):
         exc_val: BaseException | None = None,
         exc_tb: TracebackType | None = None,
     ) -> bool:
-        if self._started.pop(self, None) is not None:
-            del self._counts.started[self]
-            # FastStream's own exceptions are instructions, such as to acknowledge the message.
-            if exc_type is not None and not issubclass(exc_type, IgnoredException):
-                if not self._reached_handler:
-                    # It could not be parsed, or matches no handler.
-                    self._counts.received += 1
-                    self._counts.last_message_at = time()
-                self._counts.failed += 1
+        if self._counts.started.pop(self, None) is None or exc_type is None:
+            return False
+        # FastStream's own exceptions are instructions, such as to acknowledge the message.
+        if not issubclass(exc_type, IgnoredException):
+            if not self._reached_handler:
+                # It could not be parsed, or matches no handler.
+                self._counts.received += 1
+                self._counts.last_message_at = time()
+            self._counts.failed += 1
         return False
-
-
-def _oldest(started: dict[object, float]) -> float:
-    # A dict is ordered by insertion.
-    return monotonic() - next(iter(started.values())) if started else 0.0
