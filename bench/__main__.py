@@ -1,4 +1,4 @@
-"""Run the benchmarks: all sections, or those named on the command line."""
+"""Run the benchmarks: all sections, or those named on the command line; `page` only writes the page again."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from .measure import Row
-from .report import CHART, JSON, PAGE, Section, chart, replace, table
+from .report import CHART, JSON, PAGE, Section, chart, load, replace, table, write_page
 
 SECTIONS = {
     "in_process": "In process, without a server",
@@ -39,9 +39,14 @@ def main() -> None:
     """Measure and print the sections, and replace them on the page, in the chart and in the JSON file."""
     logging.disable(logging.CRITICAL)
     names = sys.argv[1:] or list(SECTIONS)
+    if names == ["page"]:
+        write_page()
+        chart(load(JSON), CHART)
+        return
     if unknown := set(names) - set(SECTIONS):
         sys.exit(
-            f"Unknown section: {', '.join(unknown)}. Choose from {', '.join(SECTIONS)}, or omit for all."
+            f"Unknown section: {', '.join(unknown)}. Choose from {', '.join(SECTIONS)}, or omit for all; "
+            "`page` alone writes the page again."
         )
     if "under_load" in names and shutil.which("wrk") is None:
         sys.exit("Install wrk, which generates the load: `apt-get install wrk`, or `brew install wrk`.")
@@ -54,8 +59,12 @@ def main() -> None:
         print(f"{section.environment}\n\n{table(rows)}", flush=True)
         if not os.environ.get("QUICK"):
             # After each section: a run that fails in a later one does not lose those that it has measured.
-            chart(replace(name, section, SECTIONS), CHART)
-            print(f"\nWrote {PAGE.name}, {JSON.name} and {CHART.name}.", flush=True)
+            replace(name, section, SECTIONS)
+            print(f"\nWrote {PAGE.name} and {JSON.name}.", flush=True)
+    if not os.environ.get("QUICK"):
+        # At the end: what matplotlib loads would slow down the garbage collector in the measurements.
+        chart(load(JSON), CHART)
+        print(f"Wrote {CHART.name}.")
 
 
 async def _awaited(rows: Awaitable[list[Row]]) -> list[Row]:

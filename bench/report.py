@@ -21,7 +21,8 @@ _INTRODUCTION = """\
 # Benchmarks
 
 `make bench` measures what is on this page, and writes the page; do not edit it by hand. What a section
-compares is measured side by side in one run; `make bench ARGS=start` measures one section anew.
+compares is measured side by side in one run. `make bench ARGS=start` measures one section anew, and
+`make bench ARGS=page` writes the page from the results that there are.
 
 Each value is the median of several rounds, and ± is half the interquartile range. Within a round the
 contenders alternate: every few milliseconds inside one process, and every tenth of a second for processes
@@ -113,8 +114,8 @@ def save(sections: Mapping[str, Section], path: Path) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def replace(name: str, section: Section, order: Iterable[str], docs: Path = DOCS) -> dict[str, Section]:
-    """Replace one section in the JSON file and on the page, and return all sections.
+def replace(name: str, section: Section, order: Iterable[str], docs: Path = DOCS) -> None:
+    """Replace one section in the JSON file and on the page.
 
     Args:
         name: The name of the section.
@@ -125,8 +126,13 @@ def replace(name: str, section: Section, order: Iterable[str], docs: Path = DOCS
     sections = {**load(docs / JSON.name), name: section}
     sections = {each: sections[each] for each in order if each in sections}
     save(sections, docs / JSON.name)
-    (docs / PAGE.name).write_text(page(sections, load(docs / RELEASED.name)), encoding="utf-8")
-    return sections
+    write_page(docs)
+
+
+def write_page(docs: Path = DOCS) -> None:
+    """Write the page from the JSON files."""
+    text = page(load(docs / JSON.name), load(docs / RELEASED.name))
+    (docs / PAGE.name).write_text(text, encoding="utf-8")
 
 
 def _last_release(row: Row, released: Iterable[Row]) -> str:

@@ -111,9 +111,9 @@ def test_one_section_is_replaced(tmp_path: Path) -> None:
     second = Section("Second", "Measured before.", [row()])
     save({"second": second, "removed": second}, tmp_path / "benchmarks.json")
     first = Section("First", "Measured now.", [row()])
-    sections = replace("first", first, ["first", "second", "third"], tmp_path)
+    replace("first", first, ["first", "second", "third"], tmp_path)
+    sections = load(tmp_path / "benchmarks.json")
     assert list(sections.items()) == [("first", first), ("second", second)]
-    assert load(tmp_path / "benchmarks.json") == sections
     assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page(sections, released)
 
 
