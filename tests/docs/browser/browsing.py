@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -129,6 +130,15 @@ class Visit:
         """Return the number of elements, including those in shadow roots."""
         number: int = await self.page.evaluate(f"() => {{ {_DEEP} return [...deep(document)].length; }}")
         return number
+
+    async def wait_for(self, condition: str) -> None:
+        """Wait until an expression is true.
+
+        Playwright's own function for this evaluates it inside the page, whose security policy refuses that.
+        """
+        async with asyncio.timeout(30):
+            while not await self.page.evaluate(condition):  # noqa: ASYNC110 (the page can only be polled)
+                await asyncio.sleep(0.02)
 
     async def focused(self) -> dict[str, Any]:
         """Return the tag and text of the focused element, and whether its focus is visible."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 from faststream.nats import NatsBroker
 from faststream.redis import RedisBroker
+from playwright.async_api import expect
 
 from faststream_adapters import AsgiFastStream, BrokerLifespan, HealthCheck
 from tests.docs.browser.browsing import CHROMIUM, NO_CHROMIUM, visit
@@ -140,12 +141,8 @@ async def test_the_page_is_loaded_again_and_keeps_its_place(
         page = visited.page
         await page.evaluate("scrollTo({top: 900, behavior: 'instant'})")
         before = await page.locator("dd time").nth(2).inner_text()
-        await page.wait_for_function(
-            "before => document.querySelectorAll('dd time')[2]?.textContent !== before",
-            arg=before,
-            timeout=PATIENCE,
-        )
-        await page.wait_for_function("scrollY > 800", timeout=PATIENCE)
+        await expect(page.locator("dd time").nth(2)).not_to_have_text(before, timeout=PATIENCE)
+        await visited.wait_for("scrollY > 800")
         await page.get_by_role("link", name="Stop refreshing").click()
         await page.wait_for_url("**/status?refresh=0")
         assert await page.locator("meta[http-equiv]").count() == 0
@@ -176,9 +173,7 @@ async def test_the_page_can_be_used_with_the_keyboard(browser: Browser, shared_n
         subscribers = page.get_by_role("region", name="Subscribers")
         await subscribers.focus()
         await page.keyboard.press("ArrowRight")
-        await page.wait_for_function(
-            "document.querySelector('.subscribers').scrollLeft > 0", timeout=PATIENCE
-        )
+        await visited.wait_for("document.querySelector('.subscribers').scrollLeft > 0")
 
 
 @pytest.mark.full

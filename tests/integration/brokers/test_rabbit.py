@@ -128,6 +128,13 @@ class Service:
                 with suppress(TimeoutError):
                     await eventually(lambda: message in self.seen, 0.2)
 
+    async def reconnect(self, rabbit: RabbitServer) -> None:
+        """Let the server close the connection, and wait until the client has another one."""
+        lost = self.driver.connection_id()
+        rabbit.close_connections()
+        # Until the client notices, what is published on the lost connection fails.
+        await eventually(lambda: self.driver.connection_id() not in {lost, (self.connection, None)})
+
     async def codes(self) -> dict[str, str]:
         """Return the codes of the broker and its subscribers from the probe details."""
         async with client(make_readiness_asgi(self.broker, details=True)) as http:
@@ -249,7 +256,7 @@ async def test_a_connection_closed_by_the_server_is_reestablished_by_the_client(
     async with service.lifespan:
         await service.wait_until_working()
         connection, connection_id = service.connection, service.driver.connection_id()
-        rabbit.close_connections()
+        await service.reconnect(rabbit)
         await service.wait_until_working()
         assert service.connection is connection
         assert service.driver.connection_id() != connection_id
@@ -471,7 +478,7 @@ async def test_a_queue_that_the_client_does_not_restore_is_consumed_again_after_
     service = Service(rabbit.url, temporary_queue(robust=False))
     async with service.lifespan:
         await service.wait_until_working()
-        rabbit.close_connections()
+        await service.reconnect(rabbit)
         await service.wait_until_working()
 
 
@@ -610,7 +617,7 @@ async def test_messages_that_no_queue_receives_are_reported(
         await service.wait_until_working()
         assert caplog.text.count(f"returned 1 {text} '' and the routing key 'undeclared'.") == 1
         # The channel is opened again by the client, and still reports.
-        rabbit.close_connections()
+        await service.reconnect(rabbit)
         await service.wait_until_working()
         monkeypatch.setattr(rabbit_module, "RETURNED_INTERVAL", 0.0)
         await service.broker.publish("lost", "nowhere")
@@ -837,7 +844,7 @@ async def test_every_kind_of_subscriber_consumes_again_after_a_reconnect(
         for _ in range(2):
             assert await service.driver.check_subscriber(service.subscriber) == "ok"
         assert await service.codes() == {"broker": "ok", "subscriber": "ok"}
-        rabbit.close_connections()
+        await service.reconnect(rabbit)
         await service.wait_until_working()
         await (await service.connection.channel()).queue_delete(service.queue.name)
 
