@@ -82,6 +82,8 @@ def _with_clean_up(counter: Counter) -> Any:
 
 
 _HANDLERS = {"depends": _with_dependencies, "yield": _with_clean_up}
+APPLICATIONS = {"plain", "upstream", "standalone", "fastapi", "peer", "quart", "wrapped"}
+FEATURES = {*_HANDLERS, "statistics", "tracing"}
 
 
 def _tracing() -> Any:
@@ -146,6 +148,8 @@ async def main(kind: str, url: str, messages: int, port: int) -> None:
     """Run one kind of application until it has consumed all messages."""
     logging.disable(logging.CRITICAL)
     name, *features = kind.split("-")
+    if not (name in APPLICATIONS and FEATURES.issuperset(features)):
+        raise ValueError(f"Unknown kind: {kind}")
     broker = NatsBroker(url, logger=None, middlewares=[_tracing()] if "tracing" in features else [])
     counter = Counter(messages)
     handle = counter.handle

@@ -18,7 +18,7 @@ from .paced import paced
 from .slices import SlicedProcess, run_in_slices
 from .under_load import ROOT
 
-MIN_ROUNDS = unless_quick(5)
+MIN_ROUNDS = unless_quick(4)
 MAX_ROUNDS = unless_quick(16)
 MESSAGES = unless_quick(5_000, 500)
 REQUESTS_PER_SECOND = 100
