@@ -52,6 +52,10 @@ _CONNECT_DELAY = 0.1
 POLL_INTERVAL = 0.01
 """Seconds between two polls of handlers that finish."""
 
+_CLOSED_ALREADY = (
+    "%s was closed before it was stopped: messages that were not handled are delivered again or lost."
+)
+
 _STARTED_ALREADY = "%s is started already: remove your own start(), the lifespan starts it."
 
 _ATTRIBUTE = "_faststream_adapters_managed"
@@ -508,11 +512,23 @@ class ManagedBroker:
             self.monitor.clear()
 
     async def _start_again(self, start: Callable[[], Awaitable[None]]) -> None:
-        """Do nothing if the broker is started: each Kafka subscriber would get a second consumer."""
-        if self.up and self.broker.running:
-            self._warn(_STARTED_ALREADY)
-        else:
+        """Start a broker that the application has stopped, or whose client is closed.
+
+        Do nothing if it is started: each Kafka subscriber would get a second consumer.
+        """
+        if not self.up or self.settings is None:
             await start()
+            return
+        is_closed = self.driver.is_closed and not self.settings.supervise
+        if self.broker.running and not is_closed:
+            self._warn(_STARTED_ALREADY)
+            return
+        if is_closed:
+            # FastStream would keep the closed client.
+            await self._abort()
+        await self._runner.connect(consume=self.consumption.starts_any, supervise=self.settings.supervise)
+        await self.consumption.start(start)
+        self.update_publishing()
 
     def _reset(self) -> None:
         self.up, self.error = False, None
@@ -615,13 +631,23 @@ class ManagedBroker:
 
     async def _drain(self, deadline: float) -> bool:
         """Wait until the handlers finish; return whether they did by the deadline, and the server replied."""
-        if not await self._wait_reachable(deadline):
-            return False
-        return await self._by_deadline(self._drain_and_wait(), deadline, "its handlers are cut off")
+        drained = await self._wait_reachable(deadline) and await self._by_deadline(
+            self._drain_and_wait(), deadline, "its handlers are cut off"
+        )
+        return not self._is_closed_already() and drained
 
     async def _close(self, deadline: float) -> bool:
+        if self._is_closed_already():
+            return False
         seconds = max(deadline - asyncio.get_running_loop().time(), 0.0)
         return await self._by_deadline(self._runner.stop(seconds), deadline, "its connection is cut off")
+
+    def _is_closed_already(self) -> bool:
+        """Return whether the client is closed, as by the application, and log that: `stop()` would fail."""
+        closed = self._runner.is_closed
+        if closed:
+            self._warn(_CLOSED_ALREADY)
+        return closed
 
     async def _by_deadline(
         self, coroutine: Coroutine[Any, Any, None], deadline: float, otherwise: str

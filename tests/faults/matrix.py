@@ -54,7 +54,9 @@ The times are those of one run on a machine with two cores, where two tests run 
 order of magnitude, and are not guaranteed. If several tests measure a row, it shows the slowest time. All
 times are rounded up to a tenth of a second.
 
-- **Fault**: what the test does to the service.
+- **Fault**: what the test does to the service. A proxy in front of the server requires logins to Kafka,
+  because none succeeds with the server itself. A client of Redis cannot be closed: it connects again for
+  each request.
 - **Where**: `{IN_PROCESS}` is a `BrokerLifespan` and its probes in the process of the test. `{STANDALONE}` is
   an `AsgiFastStream`, and `{FASTAPI}` a FastAPI application; uvicorn serves each of them in a separate
   process, and the test sends HTTP requests to it. The broker is NATS unless another one is named. The rows

@@ -20,10 +20,10 @@ from tests.harness.servers.nats import NatsFactory, NatsServer
 from tests.harness.waiting import eventually
 
 
-def consumer(url: str, kind: str = "core") -> tuple[NatsBroker, "asyncio.Queue[str]"]:
-    """Return a broker with a subscriber to `jobs`, and the queue of the messages it received."""
+def consumer(url: str, kind: str = "core", limit: int = 0) -> tuple[NatsBroker, "asyncio.Queue[str]"]:
+    """Return a broker with a subscriber to `jobs`, and the queue of the messages that it received."""
     broker = NatsBroker(url, reconnect_time_wait=0)
-    received: asyncio.Queue[str] = asyncio.Queue()
+    received: asyncio.Queue[str] = asyncio.Queue(limit)
     options: dict[str, dict[str, Any]] = {
         "core": {},
         "push": {"stream": JStream("jobs"), "queue": "workers"},
@@ -461,3 +461,61 @@ async def test_an_idle_pull_subscriber_logs_no_error(
         await raised.wait()
         await round_trip(broker, received, "second")
     assert "ERROR" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["core", "push", "pull"])
+async def test_a_stop_ends_when_the_client_is_closed_meanwhile(
+    nats_js: NatsServer, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Its second message waits until the first one is taken from the queue, and the others wait for that.
+    broker, received = consumer(nats_js.url, kind, limit=1)
+    # It would wait so long for messages that nothing can handle any more.
+    lifespan = BrokerLifespan(broker, shutdown_timeout=3600.0)
+    await lifespan.enter()
+    for _ in range(10):
+        await broker.publish("", "jobs")
+    await eventually(received.full)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(lifespan.leave())
+        for _ in range(5):
+            # When the server has replied so often, it has also replied to the drain.
+            await broker.connection.flush()
+        await broker.connection.close()
+        await received.get()
+    assert caplog.text.count("was closed before it was stopped") == 1
+    assert "while draining a subscriber" not in caplog.text
+
+
+async def test_a_stop_ends_when_a_client_is_closed_after_its_drain(
+    nats: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed = NatsBroker(nats.url)
+    busy, received = consumer(nats.url, limit=1)
+    lifespan = BrokerLifespan(closed, busy)
+    await lifespan.enter()
+    await busy.publish("", "jobs")
+    await busy.publish("", "jobs")
+    await eventually(received.full)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(lifespan.leave())
+        for _ in range(5):
+            # When the server has replied so often, the broker without subscribers is drained.
+            await closed.connection.flush()
+        await closed.connection.close()
+        await received.get()
+    assert caplog.text.count("was closed before it was stopped") == 1
+    assert "did not stop cleanly" not in caplog.text
+    assert received.full()
+
+
+@pytest.mark.full
+async def test_the_application_starts_a_broker_whose_client_is_closed(nats_js: NatsServer) -> None:
+    broker, received = consumer(nats_js.url, "push")
+    lifespan = BrokerLifespan(broker, supervise=False, consume=["handle"])
+    broker.subscriber("others")(print)
+    async with lifespan:
+        await broker.connection.close()
+        await broker.start()
+        await round_trip(broker, received, "after")
+        assert [subscriber.code for subscriber in lifespan.subscribers] == ["ok", "stopped"]
+        assert await status(make_readiness_asgi(lifespan)) == 200

