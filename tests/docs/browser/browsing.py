@@ -83,6 +83,11 @@ _LIGHTNESS = """() => {
   return Math.max(...opaque.match(/[0-9.]+/g).slice(0, 3).map(Number));
 }"""
 
+_VIOLATIONS = """async (options) => {
+  const { violations } = await axe.run({ resultTypes: ["violations"], ...options });
+  return Object.fromEntries(violations.map((each) => [each.id, each.nodes.map((node) => node.html)]));
+}"""
+
 
 @dataclass
 class Visit:
@@ -151,15 +156,19 @@ class Visit:
         pixels: int = await self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth")
         return pixels
 
-    async def obstacles(self) -> dict[str, list[str]]:
-        """Return the rules of axe that the page violates, with the elements in question."""
-        # Here, because all other tests need no axe.
-        from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]  # ships no types
+    async def obstacles(self, **options: Any) -> dict[str, list[str]]:
+        """Return the rules of axe that the page violates, with the elements in question.
 
-        results = await Axe().run(self.page)
-        return {
-            each["id"]: [node["html"] for node in each["nodes"]] for each in results.response["violations"]
-        }
+        Args:
+            options: Options of `axe.run()`.
+        """
+        if not await self.page.evaluate("'axe' in window"):
+            # Here, because all other tests need no axe.
+            from axe_playwright_python.base import AXE_SCRIPT  # type: ignore[import-untyped]  # ships no types
+
+            await self.page.evaluate(AXE_SCRIPT)
+        found: dict[str, list[str]] = await self.page.evaluate(_VIOLATIONS, options)
+        return found
 
     async def lightness(self) -> int:
         """Return the lightness of the middle of the page's left edge, from 0 to 255."""
