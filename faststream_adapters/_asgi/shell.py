@@ -84,18 +84,21 @@ class Shell:
 
     Args:
         css: Rules in addition to those that all pages share.
+        script: The only script that the pages may run.
         forms: Whether the pages contain forms, which may be sent to the same origin only.
 
     Attributes:
         headers: The headers of each page, with its Content-Security-Policy.
     """
 
-    def __init__(self, css: str = "", *, forms: bool = False) -> None:
+    def __init__(self, css: str = "", script: str = "", *, forms: bool = False) -> None:
         style = shared_file("base.css") + css
         self._style = tag("style", Html(style))
         self._icon = f"data:image/svg+xml,{quote(shared_file('icon.svg'))}"
-        digest = b64encode(sha256(style.encode()).digest()).decode()
-        sources = {"style-src": [f"'sha256-{digest}'"], "img-src": ["data:"]}
+        self._script = tag("script", Html(script)) if script else None
+        sources = {"style-src": [_digest(style)], "img-src": ["data:"]}
+        if script:
+            sources["script-src"] = [_digest(script)]
         self.headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Content-Security-Policy": policy(sources, forms=forms),
@@ -108,6 +111,12 @@ class Shell:
         self, title: object, *main: object, head: Iterable[object] = (), nav: Html | None = None
     ) -> bytes:
         """Return a page; see `document` for the arguments."""
+        head = (self._script, *head)
         html = document(title, *main, style=self._style, icon=self._icon, head=head, nav=nav)
         # A name may contain half of a surrogate pair, which has no encoding.
         return html.encode(errors="replace")
+
+
+def _digest(text: str) -> str:
+    """Return the source that allows an inline style or script with this text."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"

@@ -54,8 +54,8 @@ class Driver:
     - start and stop: `connect`, `declare`, `start_subscribers`, `drain`, `leave_groups`, `stop`, `stop_now`
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
-    - publishing over HTTP: `supports_publishing`, `publish_arguments`, `is_returned`,
-      `supports_request`, `send_request`, `is_reserved_header`
+    - publishing over HTTP: `supports_publishing`, `supports_patterns`, `publish_arguments`,
+      `is_returned`, `supports_request`, `send_request`, `is_reserved_header`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
@@ -81,6 +81,9 @@ class Driver:
     supports_publishing: ClassVar[bool] = False
     """Whether `make_publish_asgi` may publish: all its publishers take `headers` and `correlation_id`, and
     `publish_arguments` returns where its subscribers consume."""
+
+    supports_patterns: ClassVar[bool] = False
+    """Whether `publish_arguments` takes the destinations that are meant with the pattern of a subscriber."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -214,15 +217,21 @@ class Driver:
         """Return the group that shares a subscriber's messages, such as a consumer group, or None."""
         return None
 
-    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:  # noqa: ARG002 (for clients that publish)
+    def publish_arguments(
+        self,
+        subscriber: Any,  # noqa: ARG002 (for clients that publish)
+        address: str,  # noqa: ARG002
+        destination: str = "",  # noqa: ARG002
+    ) -> Mapping[str, Any] | None:
         """Return the keywords of the broker's `publish()` for a message that a subscriber shall consume.
 
         Args:
             subscriber: The subscriber.
             address: One of its addresses in the AsyncAPI document.
+            destination: The destination that is meant, if the address is a pattern.
 
         Returns:
-            None if the address is a pattern, which stands for many destinations.
+            None if the address is a pattern, unless the subscriber gets what is sent to the destination.
         """
         return None
 

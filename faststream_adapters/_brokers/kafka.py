@@ -119,7 +119,12 @@ class KafkaDriver(Driver):
     def group(self, subscriber: Any) -> str | None:
         return subscriber.group_id or None
 
-    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:
+    def publish_arguments(
+        self,
+        subscriber: Any,
+        address: str,
+        destination: str = "",  # noqa: ARG002 (not for patterns)
+    ) -> Mapping[str, Any] | None:
         return publish_arguments(subscriber, address)
 
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:

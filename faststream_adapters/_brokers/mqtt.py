@@ -17,6 +17,7 @@ from faststream_adapters._compat.faststream import Broker
 from .codes import BrokerCode, SubscriberCode
 from .draining import wait_handled
 from .driver import PING_TIMEOUT, Driver, Mismatch
+from .patterns import mqtt_covers
 
 START_TIMEOUT = 30.0
 """Seconds that a start may take: zmqtt has no timeout for a server that stops replying after it connected."""
@@ -39,6 +40,7 @@ class MqttDriver(Driver):
     broker: MQTTBroker
     load_balancing_hint = "a shared subscription (shared=...)"
     supports_publishing = True
+    supports_patterns = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -140,12 +142,19 @@ class MqttDriver(Driver):
     def group(self, subscriber: Any) -> str | None:
         return subscriber.specification.config.shared or None
 
-    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:  # noqa: ARG002 (the subscriber knows)
+    def publish_arguments(
+        self,
+        subscriber: Any,
+        address: str,  # noqa: ARG002 (the subscriber knows)
+        destination: str = "",
+    ) -> Mapping[str, Any] | None:
         topic: str = subscriber.topic
         if group := self.group(subscriber):
             topic = topic.removeprefix(f"$share/{group}/")
         if {"+", "#"}.intersection(topic.split("/")):
-            return None
+            if not mqtt_covers(topic, destination):
+                return None
+            topic = destination
         return {"topic": topic, "qos": subscriber.specification.config.qos}
 
     def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)

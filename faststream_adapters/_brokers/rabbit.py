@@ -36,6 +36,7 @@ from faststream_adapters._utils.tracebacks import find_locals
 from .codes import BrokerCode, SubscriberCode
 from .draining import wait_handled
 from .driver import Driver, Mismatch
+from .patterns import rabbit_covers
 
 T = TypeVar("T")
 
@@ -140,6 +141,7 @@ class RabbitDriver(Driver):
     broker: RabbitBroker
     load_balancing_hint = "a queue with a name"
     supports_publishing = True
+    supports_patterns = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -231,10 +233,17 @@ class RabbitDriver(Driver):
         # The checks of the consumers have just asked for them.
         return {each: self._ready[each] for each in subscribers if each in self._ready}
 
-    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:  # noqa: ARG002 (the queue knows)
+    def publish_arguments(
+        self,
+        subscriber: Any,
+        address: str,  # noqa: ARG002 (the queue knows)
+        destination: str = "",
+    ) -> Mapping[str, Any] | None:
         key, exchange = subscriber.routing(), subscriber.exchange
         if exchange.type == ExchangeType.TOPIC and {"*", "#"}.intersection(key.split(".")):
-            return None
+            if not rabbit_covers(key, destination):
+                return None
+            key = destination
         return {"routing_key": key, "exchange": exchange}
 
     def is_returned(self, result: object) -> bool:

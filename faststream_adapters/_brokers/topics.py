@@ -82,7 +82,10 @@ def _list(partitions: Collection[int]) -> str:
 
 
 def publish_arguments(subscriber: Any, address: str) -> Mapping[str, Any] | None:
-    """Return the keywords of `publish()` for a topic that a subscriber consumes; None for a pattern."""
+    """Return the keywords of `publish()` for a topic that a subscriber consumes; None for a pattern.
+
+    A consumer learns of a new topic that matches its pattern after a while, and may begin behind the message.
+    """
     if (partitions := declared(subscriber).get(address)) is None:
         return None
     # A subscriber of partitions does not get what the producer sends to others.

@@ -57,7 +57,7 @@ def test_the_page_lists_every_logger() -> None:
 
 def test_the_page_lists_every_field() -> None:
     listed = {"broker", "subscriber", "check", "old", "new", "count"}
-    listed |= {"client", "channel", "size", "correlation_id"}
+    listed |= {"client", "channel", "destination", "size", "correlation_id"}
     section = TEXT.split("\n## Fields\n")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| `")]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[0])} == listed

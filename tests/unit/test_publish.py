@@ -51,8 +51,8 @@ class Shop:
             return sum(numbers)
 
         @self.broker.subscriber("orders.*")
-        async def every(order: Order) -> None:
-            raise NotImplementedError
+        async def every(order: Order, message: NatsMessage) -> None:
+            self.handled.append((order, {"subject": message.raw_message.subject}))
 
         self.broker.publisher("bills", schema=int, headers={"kind": "bill"})
         self.lifespan = BrokerLifespan(self.broker)
@@ -94,6 +94,7 @@ def detail(reply: Reply) -> str:
 
 
 ORDER = {"channel": "orders", "message": {"id": 7, "note": SECRET}}
+EVERY = {"channel": "orders.*", "message": {"id": 7}}
 
 
 # --- the API ---
@@ -119,6 +120,21 @@ async def test_a_publisher_adds_what_it_declares() -> None:
         assert (await shop.post({"channel": "bills:Publisher", "message": 7})).status == 200
     [command] = shop.commands
     assert (command.destination, command.body, command.headers["kind"]) == ("bills", 7, "bill")
+
+
+@pytest.mark.parametrize("only", [False, True])
+async def test_a_message_goes_to_one_destination_of_a_pattern(
+    only: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "faststream.adapters.publish")
+    async with Shop().running() as shop:
+        reply = await shop.post({**EVERY, "destination": "orders.7", "validate_only": only})
+    assert (reply.status, json.loads(reply.body)["published"]) == (200, not only)
+    assert shop.handled == ([] if only else [(Order(id=7), {"subject": "orders.7"})])
+    [audited] = [each for each in caplog.records if each.name == "faststream.adapters.publish"]
+    fields = vars(audited)
+    assert (fields["channel"], fields["destination"]) == ("orders.*:Every", "orders.7")
+    assert "Channel orders.*:Every to orders.7, client" in audited.getMessage()
 
 
 async def test_the_reply_of_a_subscriber_is_returned() -> None:
@@ -162,7 +178,16 @@ async def test_a_message_that_is_not_declared_is_422_with_the_fields() -> None:
     [
         ({"channel": "nowhere", "message": 1}, 404, "declares no such channel"),
         ({"channel": "", "message": 1}, 404, "declares no such channel"),
-        ({"channel": "orders.*", "message": {"id": 1}}, 422, "is a pattern"),
+        ({"channel": "orders.*", "message": {"id": 1}}, 422, "the channel is a pattern"),
+        ({**EVERY, "destination": ""}, 422, "the channel is a pattern"),
+        ({**EVERY, "destination": "bills.7"}, 422, "should be one destination that orders.* covers"),
+        ({**EVERY, "destination": "orders.*"}, 422, "should be one destination that orders.* covers"),
+        ({**EVERY, "destination": "orders.7\r\nPUB x 1"}, 422, '"loc":["destination"]'),
+        ({**EVERY, "destination": "orders.\u2028"}, 422, "without spaces"),
+        ({**EVERY, "destination": "orders.a b"}, 422, "without spaces"),
+        ({**EVERY, "destination": 7}, 422, "should be a string"),
+        ({**EVERY, "destination": f"orders.{'é' * 125}"}, 422, "at most 255 bytes"),
+        ({**ORDER, "destination": "orders"}, 422, "Only a channel that is a pattern has several"),
         ({"channel": "orders.new", "message": {"id": 1}}, 404, "declares no such channel"),
         ({"channel": "orders"}, 422, '"loc":["message"]'),
         ({**ORDER, "headers": {"Nats-Rollup": "sub"}}, 422, '"loc":["headers","Nats-Rollup"]'),

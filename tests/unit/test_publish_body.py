@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 def test_a_json_body_has_a_channel_a_message_and_optional_fields() -> None:
     assert parse_json(b'{"channel": "orders", "message": null}') == Body(
-        "orders", None, {}, validate_only=False
+        "orders", None, {}, validate_only=False, destination=""
     )
     message = b'"message": [1, 2.5, "\xc3\xa9"], "headers": {"x-id": "7"}, "validate_only": true}'
-    text = b'{"channel": "orders", ' + message
-    assert parse_json(text) == Body("orders", [1, 2.5, "é"], {"x-id": "7"}, validate_only=True)
+    text = b'{"channel": "orders.*", "destination": "orders.7", ' + message
+    assert parse_json(text) == Body(
+        "orders.*", [1, 2.5, "é"], {"x-id": "7"}, validate_only=True, destination="orders.7"
+    )
     assert parse_json(b'{"channel": "o", "message": 1, "headers": null}').headers == {}
+    assert parse_json(b'{"channel": "o", "message": 1, "destination": null}').destination == ""
 
 
 @pytest.mark.parametrize(
@@ -145,9 +148,11 @@ def test_a_form_has_json_and_lines_of_headers() -> None:
         b"token=t&channel=orders&message=%7B%22id%22%3A+1%7D&headers=x-id%3A+7%0D%0A%0D%0Ay%3Az"
     )
     assert fields["token"] == "t"
-    assert form_body(fields) == Body("orders", {"id": 1}, {"x-id": "7", "y": "z"}, validate_only=False)
-    fields = parse_form(b"token=t&channel=orders&message=&headers=&validate_only=1")
-    assert form_body(fields) == Body("orders", None, {}, validate_only=True)
+    assert form_body(fields) == Body(
+        "orders", {"id": 1}, {"x-id": "7", "y": "z"}, validate_only=False, destination=""
+    )
+    fields = parse_form(b"token=t&channel=orders&message=&headers=&validate_only=1&destination=+orders.7%0A")
+    assert form_body(fields) == Body("orders", None, {}, validate_only=True, destination="orders.7")
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,15 @@ MAX_DEPTH = 100
 
 MAX_HEADERS = 50
 
+MAX_DESTINATION = 255
+"""The longest routing key that RabbitMQ accepts, in bytes. No other broker has a lower limit."""
+
 _INTEGERS = range(-(2**63), 2**64)
 """The integers that fit into 64 bits, signed or not."""
 
 _MAX_DIGITS = 20
 
-_FORM_FIELDS = frozenset({"token", "channel", "message", "headers", "validate_only"})
+_FORM_FIELDS = frozenset({"token", "channel", "message", "headers", "validate_only", "destination"})
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_VALUE = re.compile(r"[^\x00-\x1f\x7f]{0,4096}")
 
@@ -65,12 +68,14 @@ class Body(NamedTuple):
         message: The message.
         headers: The headers of the message.
         validate_only: Whether to publish nothing.
+        destination: One destination of a channel that is a pattern; an empty string for none.
     """
 
     channel: str
     message: Any
     headers: Mapping[str, str]
     validate_only: bool
+    destination: str
 
 
 def parse_json(data: bytes) -> Body:
@@ -84,7 +89,7 @@ def parse_json(data: bytes) -> Body:
     if not isinstance(body, dict):
         msg = "The body must be a JSON object."
         raise InvalidBodyError(msg)
-    for name in body.keys() - {"channel", "message", "headers", "validate_only"}:
+    for name in body.keys() - {"channel", "message", "headers", "validate_only", "destination"}:
         raise InvalidFieldError("Unknown field", [name])
     for name in ("channel", "message"):
         if name not in body:
@@ -94,7 +99,8 @@ def parse_json(data: bytes) -> Body:
     validate_only = body.get("validate_only", False)
     if not isinstance(validate_only, bool):
         raise InvalidFieldError("Input should be true or false", ["validate_only"])
-    return Body(body["channel"], body["message"], _headers(body.get("headers")), validate_only)
+    destination = _destination(body.get("destination"))
+    return Body(body["channel"], body["message"], _headers(body.get("headers")), validate_only, destination)
 
 
 def parse_form(data: bytes) -> dict[str, str]:
@@ -140,7 +146,9 @@ def form_body(fields: Mapping[str, str]) -> Body:
         if name.strip() in headers:
             raise InvalidFieldError("The same header occurs twice", ["headers"])
         headers[name.strip()] = value.strip()
-    return Body(fields.get("channel", ""), message, _headers(headers), "validate_only" in fields)
+    destination = _destination(fields.get("destination", "").strip())
+    only = "validate_only" in fields
+    return Body(fields.get("channel", ""), message, _headers(headers), only, destination)
 
 
 def _headers(headers: object) -> dict[str, str]:
@@ -160,6 +168,20 @@ def _headers(headers: object) -> dict[str, str]:
             raise InvalidFieldError("The same header occurs twice", ["headers", name])
         seen.add(name.lower())
     return headers
+
+
+def _destination(destination: object) -> str:
+    if destination is None:
+        return ""
+    if (
+        not isinstance(destination, str)
+        or len(destination.encode()) > MAX_DESTINATION
+        or not destination.isprintable()
+        or " " in destination
+    ):
+        text = f"Input should be a string without spaces, of at most {MAX_DESTINATION} bytes"
+        raise InvalidFieldError(text, ["destination"])
+    return destination
 
 
 def _text(data: bytes) -> str:

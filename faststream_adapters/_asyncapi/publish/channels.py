@@ -10,15 +10,14 @@ from faststream_adapters._compat.faststream import is_subscriber
 from faststream_adapters._lifecycle.managed import ManagedBroker
 from faststream_adapters._lifecycle.targets import TargetView
 
+from .body import Body
 from .sample import Sample, sample_of
 from .validation import Validator
 
 __all__ = ("AmbiguousChannelError", "Channel", "Channels", "ReturnedError")
 
 _NO_DRIVER = "The driver of this broker does not support publishing."
-_PATTERN = (
-    "This channel is a pattern, and its messages have many destinations. Only the application knows them."
-)
+_PATTERN = "This channel is a pattern of topics. Only its consumer knows which of them it consumes by now."
 
 
 class AmbiguousChannelError(Exception):
@@ -55,14 +54,25 @@ class Channel:
         """Why nothing can be published to it, in words; an empty string if it can."""
         if not self.managed.driver.supports_publishing:
             return _NO_DRIVER
-        return _PATTERN if self._arguments is None else ""
+        return _PATTERN if self.is_pattern and not self.managed.driver.supports_patterns else ""
 
     @cached_property
-    def _arguments(self) -> Mapping[str, Any] | None:
-        """The keywords of the broker's methods; none for a publisher, which knows its destination."""
+    def is_pattern(self) -> bool:
+        """Whether its address stands for many destinations, one of which a message needs."""
+        return self.arguments("") is None
+
+    def arguments(self, destination: str) -> Mapping[str, Any] | None:
+        """Return the keywords of the broker's methods; none for a publisher, which knows its destination.
+
+        Args:
+            destination: The destination of the message, if this is a pattern.
+
+        Returns:
+            None if the subscriber does not get what is sent there.
+        """
         if not self.is_consumed:
             return {}
-        return self.managed.driver.publish_arguments(self.endpoint, self.address)
+        return self.managed.driver.publish_arguments(self.endpoint, self.address, destination)
 
     @cached_property
     def validator(self) -> Validator:
@@ -89,14 +99,11 @@ class Channel:
             and declares_reply(self.endpoint)
         )
 
-    async def publish(
-        self, message: object, headers: Mapping[str, str], correlation_id: str, seconds: float
-    ) -> Any:
+    async def publish(self, body: Body, correlation_id: str, seconds: float) -> Any:
         """Publish a message as the application does, and wait for the reply if there is one.
 
         Args:
-            message: The message.
-            headers: Its headers.
+            body: The message, its headers and, for a pattern, its destination.
             correlation_id: Its correlation id.
             seconds: The time for a reply.
 
@@ -107,13 +114,14 @@ class Channel:
             BrokerNotUpError: The broker is not up.
             ReturnedError: The server has returned the message.
         """
-        options = {**(self._arguments or {}), "headers": dict(headers), "correlation_id": correlation_id}
+        arguments = self.arguments(body.destination)
+        options = {**(arguments or {}), "headers": dict(body.headers), "correlation_id": correlation_id}
         if self.replies:
-            reply = await self.managed.driver.send_request(message, **{**options, "timeout": seconds})
+            reply = await self.managed.driver.send_request(body.message, **{**options, "timeout": seconds})
             return await reply.decode()
         # A publisher adds the headers, the key and the other options that it declares.
         sender: Any = self.managed.broker if self.is_consumed else self.endpoint
-        if self.managed.driver.is_returned(await sender.publish(message, **options)):
+        if self.managed.driver.is_returned(await sender.publish(body.message, **options)):
             raise ReturnedError
         return None
 

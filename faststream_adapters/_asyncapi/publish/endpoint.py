@@ -158,7 +158,7 @@ class _Publish(Endpoint):
         outcome = Outcome(200, "The message is valid. Nothing was published.", channel, correlation_id)
         if not body.validate_only:
             outcome = await self._publish(channel, body, correlation_id)
-        self._log(scope, size, outcome)
+        self._log(scope, size, outcome, body.destination)
         return outcome
 
     def _channel(self, body: Body) -> Channel:
@@ -166,7 +166,8 @@ class _Publish(Endpoint):
 
         Raises:
             _Refused: There is none, or nothing can be published to it.
-            InvalidFieldError: The channel is ambiguous, or a header is reserved.
+            InvalidFieldError: The channel is ambiguous, it does not cover the destination, or a header is
+                reserved.
         """
         try:
             channel = self._channels.find(body.channel)
@@ -176,6 +177,7 @@ class _Publish(Endpoint):
             raise _refuse(404, "The application declares no such channel.")
         if channel.reason:
             raise InvalidFieldError(channel.reason, ["channel"])
+        _check_destination(channel, body.destination)
         for name in body.headers:
             if channel.managed.driver.is_reserved_header(name.lower()):
                 raise InvalidFieldError("FastStream or the broker sets this header", ["headers", name])
@@ -185,7 +187,7 @@ class _Publish(Endpoint):
         seconds = self._timeout
         try:
             async with asyncio.timeout(seconds + _REPLY_MARGIN * channel.replies):
-                reply = await channel.publish(body.message, body.headers, correlation_id, seconds)
+                reply = await channel.publish(body, correlation_id, seconds)
         except IncorrectState:
             return Outcome(503, "The broker is not up. Nothing was published.", channel, correlation_id)
         except ReturnedError:
@@ -204,12 +206,13 @@ class _Publish(Endpoint):
         detail = "Published, and the subscriber replied." if channel.replies else "Published."
         return Outcome(200, detail, channel, correlation_id, published=True, reply=_readable(reply))
 
-    def _log(self, scope: Scope, size: int, outcome: Outcome) -> None:
+    def _log(self, scope: Scope, size: int, outcome: Outcome, destination: str) -> None:
         """Write the audit line of a request whose message is valid. It never contains the message."""
         channel = outcome.channel
         fields = {
             "client": _client(scope),
             "channel": channel and channel.name,
+            "destination": destination,
             "size": size,
             "correlation_id": outcome.correlation_id,
         }
@@ -218,7 +221,7 @@ class _Publish(Endpoint):
             level,
             "%s Channel %s, client %s, %d bytes, correlation id %s.",
             outcome.detail,
-            fields["channel"],
+            f"{fields['channel']} to {destination}" if destination else fields["channel"],
             fields["client"],
             size,
             outcome.correlation_id,
@@ -254,6 +257,21 @@ def _json(outcome: Outcome) -> AsgiResponse:
 
 def _retry(outcome: Outcome | None) -> dict[str, str]:
     return RETRY_AFTER if outcome is not None and outcome.status == _NOT_UP else {}
+
+
+def _check_destination(channel: Channel, destination: str) -> None:
+    """Refuse a destination that a channel does not cover, and one of a channel that needs none.
+
+    Raises:
+        InvalidFieldError: The destination is refused.
+    """
+    loc: list[str | int] = ["destination"]
+    if destination and not channel.is_pattern:
+        raise InvalidFieldError("Only a channel that is a pattern has several destinations", loc)
+    if channel.is_pattern and not destination:
+        raise InvalidFieldError("Field required: the channel is a pattern of destinations", loc)
+    if channel.arguments(destination) is None:
+        raise InvalidFieldError(f"Input should be one destination that {channel.address} covers", loc)
 
 
 def _content_type(scope: Scope) -> str:

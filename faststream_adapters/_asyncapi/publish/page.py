@@ -1,4 +1,4 @@
-"""The page: a form for each declared channel. It needs no script, loads nothing, and works by keyboard."""
+"""The page: a form for each declared channel. It works without scripts and by keyboard, and loads nothing."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from faststream_adapters._asgi.markup import Html, join, tag
 from faststream_adapters._asgi.shell import Shell
 from faststream_adapters._utils.threads import SingleFlight
 
+from .body import MAX_DESTINATION
 from .channels import Channel
 from .outcome import Outcome
 from .validation import FieldError
@@ -27,8 +28,9 @@ class Page:
     """Renders the page, and the short one that refuses a request."""
 
     def __init__(self) -> None:
-        css = (files("faststream_adapters._asyncapi") / "static" / "publish.css").read_text(encoding="utf-8")
-        self._shell = Shell(css, forms=True)
+        static = files("faststream_adapters._asyncapi") / "static"
+        css, script = ((static / f"publish.{each}").read_text(encoding="utf-8") for each in ("css", "js"))
+        self._shell = Shell(css, script, forms=True)
         self._flight = SingleFlight()
 
     @property
@@ -135,6 +137,7 @@ class _Form:
                 "form",
                 tag("input", type="hidden", name="token", value=self._token),
                 tag("input", type="hidden", name="channel", value=self.channel.name),
+                self._destination(described, invalid) if self.channel.is_pattern else None,
                 self._area("message", "Message", 8, described, invalid=invalid, text=self._message),
                 self._area(
                     "headers", "Headers, one on each line, as Name: value", 2, described, invalid=invalid
@@ -151,6 +154,24 @@ class _Form:
                 action=f"#{_OUTCOME}",
                 aria_label=f"Publish to {self.channel.name}",
                 autocomplete="off",
+            ),
+        )
+
+    def _destination(self, described: str | None, invalid: Iterable[str]) -> Html:
+        id_ = f"{self._anchor}-destination"
+        return join(
+            tag("label", "Destination, which ", self.channel.address, " covers", for_=id_),
+            tag(
+                "input",
+                id=id_,
+                name="destination",
+                value=self._fields.get("destination", ""),
+                required=True,
+                maxlength=MAX_DESTINATION,
+                spellcheck="false",
+                autocapitalize="none",
+                aria_invalid="true" if "destination" in invalid else None,
+                aria_describedby=described,
             ),
         )
 

@@ -20,6 +20,7 @@ from nats.js.errors import Error as JetStreamError
 from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
 from faststream_adapters._brokers.draining import wait_handled
 from faststream_adapters._brokers.driver import Driver, Mismatch
+from faststream_adapters._brokers.patterns import nats_covers
 from faststream_adapters._compat import nats as private
 from faststream_adapters._compat.faststream import Broker
 from faststream_adapters._utils.loggers import DEFAULT, Loggers
@@ -62,6 +63,7 @@ class NatsDriver(Driver):
     broker: NatsBroker
     load_balancing_hint = "a queue group (queue=...) or a durable pull consumer"
     supports_publishing = True
+    supports_patterns = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -180,11 +182,15 @@ class NatsDriver(Driver):
         queue = getattr(subscriber, "queue", "")
         return queue or subscriber.extra_options.get("durable") or None
 
-    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:
+    def publish_arguments(
+        self, subscriber: Any, address: str, destination: str = ""
+    ) -> Mapping[str, Any] | None:
         subjects = [subscriber.subject.broker_address] if subscriber.subject else subscriber.filter_subjects
         subject = dict(zip(subscriber.specification.subjects, subjects, strict=True))[address]
         if {"*", ">"}.intersection(subject.split(".")):
-            return None
+            if not nats_covers(subject, destination):
+                return None
+            subject = destination
         if (stream := getattr(subscriber, "stream", None)) is None:
             return {"subject": subject}
         # The server confirms that it has stored the message in this stream, for which FastStream waits 0.5 s.

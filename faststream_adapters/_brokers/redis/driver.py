@@ -20,6 +20,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from faststream_adapters._brokers.codes import BrokerCode, SubscriberCode
 from faststream_adapters._brokers.driver import PING_TIMEOUT, Driver, Mismatch
+from faststream_adapters._brokers.patterns import redis_covers
 from faststream_adapters._compat import redis as private
 from faststream_adapters._compat.faststream import Broker
 
@@ -42,6 +43,7 @@ class RedisDriver(Driver):
     broker: RedisBroker
     load_balancing_hint = "a list, or a stream with a group"
     supports_publishing = True
+    supports_patterns = True
 
     def __init__(self, broker: Broker) -> None:
         super().__init__(broker)
@@ -155,13 +157,20 @@ class RedisDriver(Driver):
         stream = subscriber.config.stream_sub
         return None if stream is None else stream.group
 
-    def publish_arguments(self, subscriber: Any, address: str) -> Mapping[str, Any] | None:
+    def publish_arguments(
+        self, subscriber: Any, address: str, destination: str = ""
+    ) -> Mapping[str, Any] | None:
         config = subscriber.config
         if config.list_sub is not None:
             return {"list": address}
         if config.stream_sub is not None:
             return {"stream": address, "maxlen": config.stream_sub.maxlen}
-        return None if subscriber.specification.channel.pattern else {"channel": address}
+        channel = subscriber.specification.channel
+        if not channel.pattern:
+            return {"channel": address}
+        # Redis's asterisk covers dots, but a parameter of the path does not.
+        named = channel.path_regex is None or channel.path_regex.match(destination)
+        return {"channel": destination} if named and redis_covers(channel.name, destination) else None
 
     def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)
         return True

@@ -245,6 +245,16 @@ LARGE = [
 ]
 
 
+LAID_OUT = """() => [...document.querySelectorAll(".card > :first-child")].filter(
+  (each) => each.checkVisibility({ contentVisibilityAuto: true })
+).length"""
+"""The number of cards that the browser has laid out."""
+AT_THE_TOP = """() => {
+  const { top } = document.querySelector(":target").getBoundingClientRect();
+  return top >= 0 && top < 100;
+}"""
+
+
 @pytest.mark.parametrize(("subscribers", "limit"), LARGE)
 async def test_a_large_document_is_shown_as_the_plain_page(
     browser: Browser, services: Services, subscribers: int, limit: int
@@ -255,6 +265,24 @@ async def test_a_large_document_is_shown_as_the_plain_page(
         assert await visited.page.locator("asyncapi-viewer").count() == 0
         assert f"parcels.region-{subscribers - 1}.sent" in await visited.visible()
         assert await visited.elements() < limit
+        await visited.check()
+
+
+async def test_only_the_visible_operations_of_a_large_document_are_laid_out(
+    browser: Browser, services: Services
+) -> None:
+    async with visit(browser, services(subscribers=150).page) as visited:
+        page = visited.page
+        number = await page.locator(".card").count()
+        assert 0 < await page.evaluate(LAID_OUT) < 60 < number
+        # A link nevertheless leads to the beginning of its target, past many cards of unknown height.
+        link = page.locator("#contents").get_by_role("link", name="parcels.region-75.sent", exact=True)
+        await link.click()
+        await page.wait_for_function(AT_THE_TOP, timeout=PATIENCE)
+        assert await page.evaluate(LAID_OUT) < 100
+        # All of them are printed.
+        await page.emulate_media(media="print")
+        assert await page.evaluate(LAID_OUT) == number
         await visited.check()
 
 

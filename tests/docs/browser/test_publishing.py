@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from nats.aio.subscription import Subscription
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser, Page, Route
 
     from tests.docs.browser.browsing import Visit
     from tests.harness.servers.nats import NatsServer
@@ -224,13 +225,77 @@ async def test_the_page_fits_the_screen_and_names_are_texts(
         assert (await visited.lightness() < 128) is (scheme == "dark")
         visible = await visited.visible()
         assert f"</summary><img src=x onerror={RUN}>" in visible
-        assert "This channel is a pattern" in visible
+        assert f"Destination, which {service.subject}.logs.* covers" in visible
         example = page.get_by_role("form", name="Publish to Orders").get_by_label("Message")
         assert "</textarea><script>" in await example.input_value()
         # Each field has a label, and each form a name.
-        for area in await page.locator("textarea").all():
+        for area in await page.locator("textarea, input:not([type=hidden])").all():
             assert await area.evaluate("(area) => area.labels.length") == 1
         await _check(visited, scripts=True)
+
+
+async def test_a_double_click_publishes_once(
+    service: Publishing, browser: Browser, published: Subscription
+) -> None:
+    async with visit(browser, service.page) as visited:
+        page = visited.page
+        sent: list[str] = []
+        first, clicked_twice = asyncio.Event(), asyncio.Event()
+
+        async def hold(route: Route) -> None:
+            sent.append(route.request.method)
+            first.set()
+            await clicked_twice.wait()
+            await route.continue_()
+
+        form = page.get_by_role("form", name="Publish to Numbers")
+        publish = form.get_by_role("button", name="Publish")
+        await page.get_by_role("link", name="Numbers").click()
+        await form.get_by_label("Message").fill("1")
+        await page.route(service.page, hold)
+        # Not `dblclick()`, which waits for the page that the first click asks for.
+        box = await publish.bounding_box()
+        assert box is not None
+        at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        await page.mouse.click(*at)
+        async with asyncio.timeout(30.0):
+            await first.wait()
+        await page.mouse.click(*at)
+        async with page.expect_navigation():
+            clicked_twice.set()
+        await expect(page.get_by_role("status")).to_contain_text("Published.")
+        assert sent == ["POST"]
+        # What is shown again can be sent again.
+        await publish.click()
+        await expect(page.get_by_role("status")).to_be_focused()
+        assert sent == ["POST"] * 2
+        await _check(visited, scripts=True)
+    assert await messages(published) == [("numbers", b"1")] * 2
+
+
+@pytest.mark.full
+async def test_a_message_is_published_to_one_destination_of_a_pattern(
+    service: Publishing, browser: Browser, published: Subscription
+) -> None:
+    async with visit(browser, service.page, scripts=False) as visited:
+        page = visited.page
+        form = page.get_by_role("form", name="Publish to Logs of every region")
+        await page.get_by_role("link", name="Logs of every region").click()
+        field = form.get_by_label("Destination")
+        # The browser itself asks for one.
+        await form.get_by_label("Message").fill('"warm"')
+        await form.get_by_role("button", name="Publish").click()
+        await expect(field).to_be_focused()
+        await field.fill(f"{service.subject}.bills")
+        await form.get_by_role("button", name="Publish").click()
+        await expect(page.get_by_role("alert")).to_contain_text("destination Input should be one destination")
+        await expect(field).to_have_attribute("aria-invalid", "true")
+        assert await messages(published) == []
+        await field.fill(f"{service.subject}.logs.eu")
+        await form.get_by_role("button", name="Publish").click()
+        await expect(page.get_by_role("status")).to_contain_text("Published.")
+        await _check(visited, scripts=False)
+    assert await messages(published) == [("eu", b"warm")]
 
 
 @pytest.mark.full

@@ -19,6 +19,7 @@ from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQue
 from faststream.redis import ListSub, StreamSub
 
 from faststream_adapters import BrokerLifespan, make_publish_asgi
+from faststream_adapters._brokers.patterns import redis_covers
 from tests.harness.brokers import HARNESSES
 from tests.harness.brokers.shared import shared_server
 from tests.harness.clients import client
@@ -112,6 +113,81 @@ async def test_a_subscriber_gets_the_message_and_its_headers(
     assert order == {"id": 7}
     assert message.headers["x-request-id"] == "r-1"
     assert message.correlation_id in ids
+
+
+PATTERNS = [
+    pytest.param("nats", lambda name: ((f"{name}.*.new",), {}), "{}.7.new", id="nats"),
+    pytest.param("nats", lambda name: ((f"{name}.{{id}}.new",), {}), "{}.7.new", id="nats-parameter"),
+    pytest.param("redis", lambda name: ((f"{name}.*",), {}), "{}.7.new", id="redis"),
+    pytest.param("mqtt", lambda name: ((f"{name}/#",), {"shared": "workers"}), "{}/7/new", id="mqtt"),
+    pytest.param(
+        "rabbit",
+        lambda name: (
+            (RabbitQueue(name, routing_key="a.#"), RabbitExchange(name, type=ExchangeType.TOPIC)),
+            {},
+        ),
+        "a.7.new",
+        id="rabbit",
+        marks=pytest.mark.full,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "destination"), PATTERNS)
+async def test_a_subscriber_of_a_pattern_gets_what_is_sent_to_a_destination_that_it_covers(
+    name: str, options: Callable[[str], Options], destination: str
+) -> None:
+    broker = _broker(name)
+    unique = f"orders-{uuid.uuid4().hex}"
+    arguments, keywords = options(unique)
+
+    async def double(number: int) -> int:
+        return 2 * number
+
+    broker.subscriber(*arguments, **keywords)(double)
+    async with _running(broker) as http:
+        [channel] = _names((await http.get("/")).text)
+        body = {"channel": channel, "message": 21, "destination": destination.format(unique)}
+        response = await http.post("/", json=body)
+        assert (response.status_code, response.json()["reply"]) == (200, 42)
+        refused = await http.post("/", json={**body, "destination": "bills"})
+        assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["destination"])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{}.*",
+        "{}.?",
+        "{}.??",
+        "{}.[ab]",
+        "{}.[^ab]",
+        "{}.[a-c]",
+        "{}.[c-a]",
+        "{}.[^]",
+        "{}.[]",
+        "{}.[a",
+        "{}.[\\]]",
+        "{}.[.+(]",
+        "{}.\\*",
+        "{}.\\",
+        "{}.**",
+        "{}.(a|b)",
+        "*{}.b",
+    ],
+)
+async def test_redis_and_the_endpoint_agree_on_what_a_pattern_covers(pattern: str) -> None:
+    unique = uuid.uuid4().hex
+    pattern = pattern.format(unique)
+    async with _broker("redis") as broker:
+        redis = await broker.connect()
+        async with redis.pubsub() as subscription:
+            await subscription.psubscribe(pattern)
+            await subscription.get_message(timeout=30.0)
+            ends = ("", "a", "b", "c", "d", "ab", "é", "]", "\\", "[a", "(a|b)", "+", "^", "-", "a\n", "?x")
+            channels = [f"{unique}.{end}" for end in ends]
+            covered = {each: bool(await redis.publish(each, "")) for each in channels}
+    assert {each: redis_covers(pattern, each) for each in channels} == covered
 
 
 async def test_a_jetstream_subscriber_gets_the_message_through_its_stream(nats_js: NatsServer) -> None:
