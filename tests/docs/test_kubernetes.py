@@ -21,6 +21,10 @@ import nats as nats_py
 import pytest
 import uvicorn
 import yaml
+from jsonschema import (  # type: ignore[import-untyped]  # it ships no types
+    Draft202012Validator,
+    ValidationError,
+)
 
 from faststream_adapters import BrokerLifespan, make_ping_asgi, make_readiness_asgi
 from faststream_adapters._brokers.codes import CODES
@@ -110,6 +114,43 @@ def test_the_schema_detects_a_mistake_in_the_manifest(old: str, new: str, versio
     for resource in broken:
         with pytest.raises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(yaml.safe_load(resource), version, strict=True)
+
+
+# kubernetes-validate has no schemas of custom resources.
+CUSTOM = {"podmonitor": "podmonitor", "keda": "scaledobject"}
+
+
+def custom_resource(name: str) -> tuple[str, Draft202012Validator]:
+    """Return the text of the manifest of a custom resource, and its schema."""
+    schema = json.loads((ROOT / "tests" / "docs" / "schemas" / f"{CUSTOM[name]}.json").read_text("utf-8"))
+    return (EXAMPLE / f"{name}.yaml").read_text("utf-8"), Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("name", CUSTOM)
+def test_the_manifest_of_a_custom_resource_matches_its_schema(name: str) -> None:
+    text, schema = custom_resource(name)
+    schema.validate(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("podmonitor", "podMetricsEndpoints", "endpoints"),
+        ("podmonitor", "- port: management", "- port: 8081"),
+        ("podmonitor", "interval: 15s", "interval: 15 s"),
+        ("podmonitor", "matchLabels", "labels"),
+        ("podmonitor", "coreos.com/v1", "coreos.com/v2"),
+        ("keda", "maxReplicaCount", "maxReplicas"),
+        ("keda", 'threshold: "100"', "threshold: 100"),
+        ("keda", "behavior: currentReplicasIfHigher", "behavior: currentIfHigher"),
+        ("keda", "scaleTargetRef", "target"),
+    ],
+)
+def test_the_schema_detects_a_mistake_in_a_custom_resource(name: str, old: str, new: str) -> None:
+    text, schema = custom_resource(name)
+    assert text.count(old) == 1
+    with pytest.raises(ValidationError):
+        schema.validate(yaml.safe_load(text.replace(old, new)))
 
 
 def test_labels_and_ports_of_the_manifest_match() -> None:
