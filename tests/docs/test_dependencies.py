@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from faststream.nats import NatsBroker
 
+from faststream_adapters.testing import app_client
 from tests.docs.blocks import at_nats, eventually, load, python_blocks, run_tests, served
 
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 BLOCKS = python_blocks("docs/dependencies.md")
 FASTAPI = "FastAPI 1"
-MARKS = "FastStream's annotations in dependencies 1"
+MARKS, MESSAGE = (f"FastStream's annotations in dependencies {number}" for number in (1, 2))
 OVERRIDES = "Overrides 1"
 DISHKA = "dishka 1"
-FASTAPI_ROUTES = "Brokers in FastAPI routes 1"
+FASTAPI_ROUTES, NOT_PROVIDED = (f"Brokers in FastAPI routes {number}" for number in (1, 2))
 QUART_VIEWS = "Brokers in Quart views 1"
 LITESTAR = "Litestar's dependencies in subscribers 1"
 QUART_CONTEXT = "Quart's context in subscribers 1"
@@ -36,9 +37,11 @@ def test_every_block_is_tested() -> None:
     assert set(BLOCKS) == {
         FASTAPI,
         MARKS,
+        MESSAGE,
         OVERRIDES,
         DISHKA,
         FASTAPI_ROUTES,
+        NOT_PROVIDED,
         LITESTAR,
         QUART_VIEWS,
         QUART_CONTEXT,
@@ -79,6 +82,20 @@ async def test_routes_and_subscribers_share_marks(
         assert await bills.get() == "milk"
     assert "A bill for tea" in caplog.text
     assert "A bill for milk" in caplog.text
+
+
+async def test_a_dependency_gets_the_message_of_any_broker(tmp_path: Path) -> None:
+    module = load(BLOCKS[MESSAGE].code, tmp_path)
+    async with app_client(module.app):
+        await module.broker.publish("tea", "orders", headers={"x-request-id": "7"})
+        await module.broker.publish("milk", "orders", correlation_id="8")
+    assert module.handled == [("7", "tea"), ("8", "milk")]
+
+
+async def test_a_route_responds_where_its_broker_is_missing(tmp_path: Path) -> None:
+    async with app_client(load(BLOCKS[NOT_PROVIDED].code, tmp_path).app) as client:
+        response = await client.post("/orders", params={"item": "tea"})
+    assert (response.status_code, response.json()) == (501, {"detail": "This service takes no orders."})
 
 
 @pytest.mark.full

@@ -10,15 +10,32 @@ from tests.harness.management import fetch
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from tests.harness.servers.nats import NatsServer
 
 BLOCKS = python_blocks("docs/endpoints.md")
+ALONE = "Endpoints 1"
 MANAGEMENT = "Management server 1"
 PATHS = ("/livez", "/readyz", "/startupz", "/metrics")
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {MANAGEMENT}
+    assert set(BLOCKS) == {ALONE, MANAGEMENT}
+
+
+async def test_an_application_mounts_endpoints(
+    shared_nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPERATOR_KEY", "secret")
+    message = {"channel": "orders", "message": "tea"}
+    async with served(load(at_nats(BLOCKS[ALONE].code, shared_nats.url), tmp_path).app) as client:
+        assert (await client.get("/health")).status_code == 204
+        assert (await client.get("/startupz")).text == "ok"
+        assert "faststream_adapters_ready 1.0" in (await client.get("/metrics")).text
+        assert (await client.post("/publish/", json=message)).status_code == 403
+        published = await client.post("/publish/", json=message, headers={"X-Operator-Key": "secret"})
+        assert published.json()["reply"] == "accepted tea"
 
 
 async def test_the_endpoints_are_at_their_address(

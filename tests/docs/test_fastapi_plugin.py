@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from faststream_adapters._utils.errors import BrokerStartError
 from faststream_adapters.fastapi import FastStreamRouter, provide_broker
 from faststream_adapters.fastapi._check import check
+from faststream_adapters.testing import app_client
 from tests.docs.blocks import at_nats, eventually, load, python_blocks, served
 from tests.harness.servers.nats import NatsServer
 
@@ -28,12 +29,41 @@ with warnings.catch_warnings():
 
 BLOCKS = python_blocks("docs/fastapi-plugin.md")
 BEFORE, AFTER = "Before and after 1", "Before and after 2"
+CLIENTS = {
+    f"The names of each client {number}": name
+    for number, name in enumerate(("nats", "rabbit", "kafka", "confluent", "redis"), 1)
+}
 TESTS = {BEFORE: "Its test 1", AFTER: "Its test 2"}
 UNUSED = "nats://127.0.0.1:1"
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {*TESTS, *TESTS.values()}
+    assert set(BLOCKS) == {*TESTS, *TESTS.values(), *CLIENTS}
+
+
+@pytest.mark.parametrize("block", CLIENTS)
+async def test_each_client_has_the_names(block: str, tmp_path: FilePath) -> None:
+    assert f"plugin.{CLIENTS[block]} import" in BLOCKS[block].code
+    module: Any = load(BLOCKS[block].code, tmp_path)
+    bills: list[str] = []
+
+    async def collect(item: str) -> None:
+        bills.append(item)
+
+    module.router.broker.subscriber("bills")(collect)
+
+    async with app_client(module.app):
+        await module.router.broker.publish("tea", "orders", correlation_id="7")
+    assert bills == ["tea, 7"]
+
+
+async def test_the_router_of_redis_connects_through_sentinel(
+    tmp_path: FilePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENTINEL", "127.0.0.1")
+    module = load(BLOCKS[list(CLIENTS)[-1]].code, tmp_path)
+    async with app_client(module.app):
+        await module.router.broker.publish("tea", "orders", correlation_id="7")
 
 
 def test_the_old_router_is_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from faststream_adapters import BrokerLifespan, BrokerNotUpError, make_liveness_asgi
 from faststream_adapters.fastapi import FastStreamRouter
+from faststream_adapters.testing import app_client
 from tests.docs.blocks import at_nats, eventually, load, python_blocks, served
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ HOST = "The host app inside subscribers 1"
 GUARDS = [f"Open probes, guarded docs {number}" for number in (1, 2, 3)]
 START = [f"Publishing at the start {number}" for number in range(1, 6)]
 WITHOUT_ADAPTER = "Without an adapter 1"
+HANDLERS = "Handlers without a web framework 1"
 CREATED = "Applications that a function creates 1"
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {HOST, *START, *GUARDS, WITHOUT_ADAPTER, CREATED}
+    assert set(BLOCKS) == {HOST, *START, *GUARDS, WITHOUT_ADAPTER, HANDLERS, CREATED}
 
 
 def application(name: str, nats: NatsServer, directory: Path) -> ModuleType:
@@ -103,6 +105,24 @@ async def test_endpoints_and_lifespan_work_without_an_adapter(
         await module.broker.publish("tea", "orders")
     printed = [line for line in capsys.readouterr().out.splitlines() if " - " not in line]
     assert printed == ["open the database", "tea", "close the database"]
+
+
+async def test_a_handler_takes_a_header(tmp_path: Path) -> None:
+    module: Any = load(BLOCKS[HANDLERS].code, tmp_path)
+    orders: list[str] = []
+
+    async def collect(item: str) -> None:
+        orders.append(item)
+
+    module.broker.subscriber("orders")(collect)
+
+    async with app_client(module.app) as client:
+        url = "/orders?item=tea"
+        for _ in range(2):
+            assert (await client.put(url, headers={"Idempotency-Key": "7"})).status_code == 202
+        assert (await client.put(url)).status_code == 422
+        assert (await client.post(url)).status_code == 405
+    assert orders == ["tea"]
 
 
 async def test_the_first_of_two_created_applications_has_lost_its_subscribers(

@@ -29,6 +29,7 @@ IN_MEMORY = {
     "Other clients and websockets 1": ["fastapi_app", "standalone", "starlette_app", "django_app"],
 }
 OVERRIDES = "Overrides 1"
+FAILURE = "A start that fails 1"
 CONTRACT = "AsyncAPI contract 1"
 
 # The others run only in the full run, because all blocks test the same service.
@@ -36,7 +37,7 @@ DEFAULT = ("In memory 1", "fastapi_app")
 
 
 def test_every_block_is_tested() -> None:
-    assert set(BLOCKS) == {*IN_MEMORY, OVERRIDES, CONTRACT, CONFTEST, REAL}
+    assert set(BLOCKS) == {*IN_MEMORY, OVERRIDES, FAILURE, CONTRACT, CONFTEST, REAL}
 
 
 def write(directory: Path, example: str, **files: str) -> None:
@@ -81,6 +82,10 @@ def test_one_override_replaces_the_session_of_a_route_and_a_subscriber(
     assert "1 passed" in run_tests(tmp_path, pytestconfig)
     with closing(sqlite3.connect(tmp_path / "orders.db")) as database:
         assert database.execute("SELECT * FROM orders").fetchall() == []
+
+
+async def test_a_start_that_fails_raises_what_the_host_reports(tmp_path: Path) -> None:
+    await load(BLOCKS[FAILURE].code, tmp_path).test_the_start_fails_without_the_database()
 
 
 def test_a_change_of_the_contract_fails_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
