@@ -123,4 +123,4 @@ async def collect_response(
     await app(scope, receive, send)
     start, *parts = sent
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]]
-    return start["status"], headers, b"".join(part.get("body", b"") for part in parts)
+    return start["status"], headers, b"".join([part.get("body", b"") for part in parts])

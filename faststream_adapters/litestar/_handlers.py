@@ -50,9 +50,11 @@ def _route(
 
 
 def _handler(app: ASGIApp, prefix: str) -> _Handler:
+    mounted = not isinstance(app, Endpoint)
+
     async def handle(request: Request[Any, Any, Any]) -> Response[bytes]:
         scope = cast("Scope", request.scope)
-        if not isinstance(app, Endpoint):
+        if mounted:
             root = scope.get("root_path", "").rstrip("/") + prefix
             # Litestar removes root_path from `path`. By the ASGI specification, `path` includes it.
             scope = {**scope, "root_path": root, "path": root + scope["path"].removeprefix(prefix)}
@@ -76,6 +78,6 @@ class _AppResponse(Response[bytes]):
         added = {name: value for name, value in (headers or {}).items() if name.lower() not in self.headers}
         response = super().to_asgi_response(*args, headers=added, **kwargs)
         # Litestar sets a content type where the app has sent none.
-        if not any(name.lower() == "content-type" for name in (*added, *self.headers)):
+        if "content-type" not in map(str.lower, (*self.headers, *added)):
             response.headers.pop("content-type", None)
         return response
