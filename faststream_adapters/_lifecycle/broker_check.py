@@ -1,7 +1,7 @@
 """Shared broker checks: at most one request in flight, with a separate timeout for each caller."""
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class Waiters:
     """
 
     def __init__(self) -> None:
-        self._queues: dict[float, deque[tuple[float, Waiter]]] = {}
+        self._queues: defaultdict[float, deque[tuple[float, Waiter]]] = defaultdict(deque)
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -78,10 +78,7 @@ class Waiters:
     def add(self, waiter: Waiter, seconds: float) -> bool:
         """Add a waiter whose timeout begins now, and return whether it is the only one."""
         is_only_one = not self._queues
-        queue = self._queues.get(seconds)
-        if queue is None:
-            queue = self._queues[seconds] = deque()
-        queue.append((monotonic() + seconds, waiter))
+        self._queues[seconds].append((monotonic() + seconds, waiter))
         return is_only_one
 
     def expired(self, now: float) -> Iterator[tuple[float, list[Waiter]]]:
@@ -97,7 +94,7 @@ class Waiters:
 
     def remove_all(self) -> list[Waiter]:
         """Remove and return all waiters."""
-        queues, self._queues = self._queues, {}
+        queues, self._queues = self._queues, defaultdict(deque)
         return [waiter for queue in queues.values() for _, waiter in queue]
 
 
