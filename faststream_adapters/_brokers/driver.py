@@ -49,8 +49,8 @@ class Driver:
 
     - truthful probes: `client`, `check`, `classify`, `local_status`, `connection_id`, `start_check`
     - supervision: `is_closed`, `is_reconnecting`, `reconnect`, `abort`, `forget_connection`
-    - subscribers: `running_tasks`, `expected_tasks`, `is_idle`, `check_subscriber`, `on_started`, `restart`,
-      `dropped`, `backlogs`, `is_backlog_shared`
+    - subscribers: `consuming_tasks`, `running_tasks`, `expected_tasks`, `is_idle`, `check_subscriber`,
+      `on_started`, `restart`, `dropped`, `backlogs`, `is_backlog_shared`
     - start and stop: `connect`, `declare`, `start_subscribers`, `drain`, `leave_groups`, `stop`, `stop_now`
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
@@ -189,13 +189,25 @@ class Driver:
         """Return the code for an error that occurs in `check_subscriber`."""
         return _OF_SUBSCRIBER.get(self.classify(error), "error")
 
+    def consuming_tasks(self, subscriber: Any) -> "Sequence[asyncio.Task[Any]]":
+        """Return the tasks that a subscriber consumes with, without which it no longer consumes.
+
+        While it consumes, `running_tasks` is called only after one of them has ended.
+
+        Returns:
+            Nothing if the client has no such tasks: then `running_tasks` is called every second.
+        """
+        tasks: Sequence[asyncio.Task[Any]] = getattr(subscriber, "tasks", ())
+        return tasks
+
     def running_tasks(self, subscriber: Any) -> int:
         """Return how many tasks of a subscriber are running."""
-        return sum(not task.done() for task in getattr(subscriber, "tasks", ()))
+        return sum(not task.done() for task in self.consuming_tasks(subscriber))
 
     def expected_tasks(self, subscriber: Any) -> int:
         """Return how many tasks a subscriber that was just started needs."""
-        return max(self.running_tasks(subscriber), int(hasattr(subscriber, "tasks")))
+        has_tasks = hasattr(subscriber, "tasks") or bool(self.consuming_tasks(subscriber))
+        return max(self.running_tasks(subscriber), int(has_tasks))
 
     def on_started(self, subscriber: Subscriber) -> None:
         """Prepare a started subscriber for a later drain; called repeatedly, so it must be idempotent."""

@@ -157,8 +157,9 @@ class KafkaDriver(Driver):
             return "timeout"
         return "unreachable" if isinstance(error, _UNREACHABLE) else super().classify(error)
 
-    def running_tasks(self, subscriber: Any) -> int:
-        return super().running_tasks(subscriber) - sum(map(_is_dead, _consumers(subscriber)))
+    def consuming_tasks(self, subscriber: Any) -> "Sequence[asyncio.Task[Any]]":
+        own = super().consuming_tasks(subscriber)
+        return [*own, *(task for each in _consumers(subscriber) for task in private.consumer_tasks(each))]
 
     def is_idle(self, subscriber: Any) -> bool:
         return not waiting_for_worker(subscriber) and super().is_idle(subscriber)
@@ -308,10 +309,6 @@ async def _finish(subscriber: Any) -> None:
     for consumer in _consumers(subscriber):
         _pause(consumer)
     await wait_handled(subscriber)
-
-
-def _is_dead(consumer: AIOKafkaConsumer) -> bool:
-    return private.is_closed(consumer) or any(task.done() for task in private.consumer_tasks(consumer))
 
 
 def _has_running_tasks(consumer: AIOKafkaConsumer) -> bool:

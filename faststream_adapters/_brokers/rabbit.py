@@ -218,6 +218,10 @@ class RabbitDriver(Driver):
         closed = isinstance(error, InvalidFrameError) and "Connection.Close" in str(error)
         return "unreachable" if closed else super().classify(error)
 
+    def consuming_tasks(self, subscriber: Any) -> "Sequence[asyncio.Task[Any]]":  # noqa: ARG002 (it has none)
+        # aio-pika has no event for a consumer that the server cancels.
+        return ()
+
     def running_tasks(self, subscriber: Any) -> int:
         queue, tag = private.consumer(subscriber)
         return int(isinstance(queue, RobustQueue) and tag in _live_consumers(queue))

@@ -124,12 +124,6 @@ def coordinator(consumer: AIOKafkaConsumer) -> Any:
     return consumer._coordinator
 
 
-def is_closed(consumer: AIOKafkaConsumer) -> bool:
-    """Return whether a consumer was stopped."""
-    closed: bool = consumer._closed
-    return closed
-
-
 def consumer_tasks(consumer: AIOKafkaConsumer) -> Iterator[asyncio.Task[Any]]:
     """Yield the tasks that a consumer needs, also those that it needs only after a rebalance of its group.
 

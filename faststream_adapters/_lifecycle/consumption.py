@@ -220,6 +220,8 @@ class Consumption:
 
     async def _pause(self, subscriber: Subscriber) -> None:
         self._driver.pausing.add(subscriber)
+        # The application may have started it since the last poll.
+        self._driver.on_started(subscriber)
         try:
             await self._driver.pause(subscriber)
         except Exception as error:  # noqa: BLE001 (as when its connection is lost meanwhile)

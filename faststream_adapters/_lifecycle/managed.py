@@ -687,6 +687,9 @@ class ManagedBroker:
 
     async def _drain_and_wait(self) -> None:
         await self.consumption.wait_resumed()
+        for subscriber in self._runner.to_drain:
+            # The application may have started it since the last poll.
+            self._runner.on_started(subscriber)
         await asyncio.gather(self._runner.drain(), self.consumption.wait())
         # The drain of some drivers stops new messages, but does not wait for the handlers.
         while not self.is_idle:  # noqa: ASYNC110 (there is no event for the end of the handlers)

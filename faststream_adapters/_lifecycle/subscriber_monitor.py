@@ -4,7 +4,9 @@ import asyncio
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from faststream_adapters._brokers.codes import NO_FAULTS, Code
@@ -72,8 +74,11 @@ class SubscriberMonitor:
     A subscriber that was started with the broker must keep consuming, unless the application stops it. One
     that the application starts later is watched while it runs. One that is paused is not polled.
 
-    Invariant: `fault` is the fault of the first watched subscriber that has one. It is up to a second old: a
-    subscriber that was stopped meanwhile has none any more.
+    A subscriber that consumes is settled. It is polled again after the end of one of its tasks, which a stop
+    causes too, or after another reply of the server. The others are polled every second.
+
+    Invariant: `fault` is the fault of a watched subscriber, if any has one. It is up to a second old: a
+    subscriber that was stopped meanwhile has none any more. A settled subscriber has none.
 
     Args:
         driver: The broker's driver.
@@ -88,6 +93,9 @@ class SubscriberMonitor:
         self.paused = driver.paused
         """The subscribers that must not consume; `Consumption` changes them."""
         self._watched: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
+        self._unsettled: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """The tasks whose end is observed."""
         self._locks: WeakKeyDictionary[Subscriber, asyncio.Lock] = WeakKeyDictionary()
 
     def code(self, subscriber: Subscriber) -> Code:
@@ -106,7 +114,7 @@ class SubscriberMonitor:
     def faults(self) -> dict[Subscriber, Code]:
         """The subscribers that do not consume although they should, with the reason of each."""
         codes = {
-            subscriber: _code(subscriber, watched) for subscriber, watched in list(self._watched.items())
+            subscriber: _code(subscriber, watched) for subscriber, watched in list(self._unsettled.items())
         }
         return {subscriber: code for subscriber, code in codes.items() if code not in NO_FAULTS}
 
@@ -131,6 +139,8 @@ class SubscriberMonitor:
     def clear(self) -> None:
         """Watch no subscriber any more."""
         self._watched.clear()
+        self._unsettled.clear()
+        self._tasks.clear()
         self.fault = None
 
     def on_resumed(self, subscriber: Subscriber) -> None:
@@ -163,26 +173,27 @@ class SubscriberMonitor:
         return self._locks.setdefault(subscriber, asyncio.Lock())
 
     async def poll(self, *, ask_server: bool) -> None:
-        """Update the code of every subscriber and log what has changed.
+        """Update the codes and log what has changed.
 
         Args:
-            ask_server: Whether to ask the server about the consumers too.
+            ask_server: Whether to ask the server about the consumers too, and to look for subscribers that
+                the application has started.
         """
         # FastStream replaces a task that has failed, but only in the iteration after it has ended.
         await asyncio.sleep(0)
-        self._watch_running()
         if ask_server:
+            self._watch_running()
             await self._ask_server()
-        for subscriber, watched in list(self._watched.items()):
+        for subscriber, watched in list(self._unsettled.items()):
             if subscriber.running or watched.required or watched.restarting:
                 self._update(subscriber, watched)
             else:
-                del self._watched[subscriber]
+                del self._watched[subscriber], self._unsettled[subscriber]
         self._choose_fault()
 
     async def restart_failed(self) -> None:
         """Restart the subscribers whose task or consumer is gone, when their handlers have finished."""
-        for subscriber, watched in list(self._watched.items()):
+        for subscriber, watched in list(self._unsettled.items()):
             fault = watched.restarting or watched.fault
             if fault is None or subscriber in self.paused:
                 continue
@@ -194,27 +205,31 @@ class SubscriberMonitor:
                     await self._restart(subscriber, watched, fault)
 
     def _watch_running(self) -> None:
-        # Looking up hundreds of subscribers in a WeakSet takes longer than all else here.
-        paused = set(self.paused)
         for subscriber in self.driver.broker.subscribers:
-            if subscriber.calls and subscriber.running and subscriber not in paused:
-                # At every poll, because the application may have stopped and started it since the last one.
+            if subscriber in self._watched or subscriber in self.paused:
+                continue
+            if subscriber.calls and subscriber.running:
                 self.driver.on_started(subscriber)
-                if subscriber not in self._watched:
-                    self._watched[subscriber] = _Watched(self.driver.expected_tasks(subscriber))
+                watched = _Watched(self.driver.expected_tasks(subscriber))
+                self._watched[subscriber] = self._unsettled[subscriber] = watched
 
     async def _ask_server(self) -> None:
+        # Looking up hundreds of subscribers in a WeakSet takes longer than all else here.
+        paused = set(self.paused)
         consuming = iter(
             [
                 (each, watched)
                 for each, watched in self._watched.items()
-                if each.running and each not in self.paused
+                if each.running and each not in paused
             ]
         )
 
         async def ask_in_turn() -> None:
             for subscriber, watched in consuming:
-                watched.reply = await self.driver.check_subscriber(subscriber)
+                reply = await self.driver.check_subscriber(subscriber)
+                if reply != watched.reply:
+                    watched.reply = reply
+                    self._unsettle(subscriber)
 
         await asyncio.gather(*(ask_in_turn() for _ in range(CONCURRENT_CHECKS)))
         self.last_server_check = monotonic()
@@ -269,8 +284,30 @@ class SubscriberMonitor:
 
     def _update(self, subscriber: Subscriber, watched: _Watched) -> None:
         status = self._status(subscriber, watched)
-        if status == watched.status:
+        if status != watched.status:
+            self._change(subscriber, watched, status)
+        if subscriber.running and status != "paused":
+            # The application may have stopped and started it since the last poll.
+            self.driver.on_started(subscriber)
+        if status != "ok" or not (tasks := self.driver.consuming_tasks(subscriber)):
+            self._unsettled[subscriber] = watched
             return
+        self._unsettled.pop(subscriber, None)
+        observed = {task for task in tasks if not task.done()} - self._tasks
+        self._tasks |= observed
+        for task in observed:
+            task.add_done_callback(partial(self._on_end, subscriber))
+
+    def _on_end(self, subscriber: Subscriber, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self._unsettle(subscriber)
+
+    def _unsettle(self, subscriber: Subscriber) -> None:
+        # It may have been removed meanwhile.
+        if (watched := self._watched.get(subscriber)) is not None:
+            self._unsettled[subscriber] = watched
+
+    def _change(self, subscriber: Subscriber, watched: _Watched, status: Code | Mismatch) -> None:
         name, code = self.driver.subscriber_name(subscriber), _code_of(status)
         old = _code_of(watched.status)
         fields = {"broker": self.driver.name, "subscriber": name, "old": old, "new": code}
@@ -300,7 +337,7 @@ class SubscriberMonitor:
         )
 
     def _choose_fault(self) -> None:
-        faults = (watched.fault for watched in self._watched.values())
+        faults = (watched.fault for watched in self._unsettled.values())
         self.fault = next((fault for fault in faults if fault is not None), None)
 
 

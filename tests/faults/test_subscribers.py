@@ -251,6 +251,69 @@ async def test_a_subscriber_that_the_application_stopped_is_not_restarted(nats: 
         await eventually_status(ready, 200)
 
 
+class Supervised:
+    """Counts the supervision's steps, and its looks at the tasks of subscribers.
+
+    Args:
+        broker: The broker, which is up.
+    """
+
+    def __init__(self, broker: NatsBroker) -> None:
+        self.steps = self.looks = 0
+        counts = self
+
+        class Counting(nats_driver.NatsDriver):
+            def running_tasks(self, subscriber: Any) -> int:
+                counts.looks += 1
+                return super().running_tasks(subscriber)
+
+            @property
+            def has_client(self) -> bool:
+                counts.steps += 1
+                return super().has_client
+
+        managed_broker(broker).driver.__class__ = Counting
+
+    async def step(self, steps: int) -> None:
+        """Wait for some steps of the supervision."""
+        end = self.steps + steps
+        await eventually(lambda: self.steps >= end)
+
+
+@pytest.mark.parametrize("kind", [None, *KINDS])
+async def test_a_subscriber_that_consumes_is_not_polled(nats_js: NatsServer, kind: str | None) -> None:
+    if kind is None:
+        broker = NatsBroker(nats_js.url, logger=None)
+        broker.subscriber("jobs")(print)
+    else:
+        broker, _ = consumer(nats_js.url, kind)
+    async with BrokerLifespan(broker):
+        supervised = Supervised(broker)
+        await supervised.step(3)
+        supervised.looks = 0
+        await supervised.step(5)
+        assert supervised.looks == 0
+
+
+@pytest.mark.parametrize("kind", ["core", "push"])
+async def test_a_subscriber_that_the_application_restarted_is_supervised(
+    nats_js: NatsServer, kind: str
+) -> None:
+    broker = NatsBroker(nats_js.url, logger=None)
+    options: dict[str, Any] = {} if kind == "core" else {"stream": JStream("jobs"), "queue": "worker"}
+    subscriber = broker.subscriber("jobs", **options)
+    subscriber(cancel_itself)
+    lifespan = BrokerLifespan(broker, supervise=False)
+    async with lifespan:
+        supervised = Supervised(broker)
+        await supervised.step(3)
+        await subscriber.stop()
+        await subscriber.start()
+        await supervised.step(3)
+        await broker.publish("cancel", "jobs")
+        await eventually(lambda: managed_broker(broker).subscriber_fault() == "task_failed")
+
+
 async def test_a_subscriber_that_is_added_later_is_monitored_while_it_runs(nats_js: NatsServer) -> None:
     broker = NatsBroker(nats_js.url, logger=None)
     received: asyncio.Queue[str] = asyncio.Queue()

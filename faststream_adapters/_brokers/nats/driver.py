@@ -155,11 +155,10 @@ class NatsDriver(Driver):
     def on_started(self, subscriber: Any) -> None:
         wrap_pull(subscriber)
 
-    def running_tasks(self, subscriber: Any) -> int:
-        return super().running_tasks(subscriber) + bool(is_callback_alive(subscriber))
-
-    def expected_tasks(self, subscriber: Any) -> int:
-        return max(super().expected_tasks(subscriber), int(is_callback_alive(subscriber) is not None))
+    def consuming_tasks(self, subscriber: Any) -> "Sequence[asyncio.Task[Any]]":
+        tasks = super().consuming_tasks(subscriber)
+        callback = private.callback_task(core_subscription(subscriber))
+        return tasks if callback is None else [*tasks, callback]
 
     def is_idle(self, subscriber: Any) -> bool:
         waiting = core_subscription(subscriber).pending_msgs if is_callback_alive(subscriber) else 0
@@ -209,7 +208,7 @@ class NatsDriver(Driver):
 
     async def check_subscriber(self, subscriber: Any) -> SubscriberCode | Mismatch:
         client, subscription = self.client, jetstream_subscription(subscriber)
-        if client is None or subscription in self._unpermitted:
+        if client is None or (subscription is not None and subscription in self._unpermitted):
             return "ok"
         if subscription is None:
             # Core NATS has no request for the state of a subscription, but it reports a missing permission.
@@ -238,7 +237,8 @@ class NatsDriver(Driver):
 
     async def backlogs(self, subscribers: Sequence[Any]) -> Mapping[Any, int]:
         # The checks of the consumers have just asked for them.
-        return {each: self._pending[each] for each in subscribers if each in self._pending}
+        asked = set(subscribers)
+        return {each: pending for each, pending in self._pending.items() if each in asked}
 
     def is_backlog_shared(self, subscriber: Any) -> bool:
         # Otherwise each process has a consumer of its own, as for a key-value store.
