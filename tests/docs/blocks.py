@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 _HEADING_OR_BLOCK = re.compile(
-    r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^#+ (?P<heading>[^\n]+)$"
+    r"|(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
@@ -33,11 +36,14 @@ class Block(NamedTuple):
     """A block of code.
 
     Args:
-        name: The heading above the block, and the block's number below that heading.
+        name: The heading above the block, and the block's number below that heading, of its language.
+        reason: Why it is not run, from a comment `<!-- not run: … -->` in the line above; empty without one.
     """
 
     name: str
     code: str
+    language: str
+    reason: str
 
 
 def python_blocks(path: str) -> dict[str, Block]:
@@ -47,16 +53,22 @@ def python_blocks(path: str) -> dict[str, Block]:
 
 def code_blocks(path: str, language: str) -> dict[str, Block]:
     """Return the blocks of a language in a Markdown file in the repository, by name."""
-    blocks: dict[str, Block] = {}
-    heading, number = "", 0
+    return {block.name: block for block in blocks(path) if block.language == language}
+
+
+def blocks(path: str) -> list[Block]:
+    """Return the blocks of a Markdown file in the repository, in their order."""
+    found: list[Block] = []
+    heading, numbers = "", Counter[str]()
     for match in _HEADING_OR_BLOCK.finditer((ROOT / path).read_text(encoding="utf-8")):
         if match["heading"]:
-            heading, number = match["heading"], 0
-        elif match["language"] == language:
-            number += 1
-            name = f"{heading} {number}"
-            blocks[name] = Block(name, match["code"])
-    return blocks
+            heading, numbers = match["heading"], Counter()
+        else:
+            language = match["language"]
+            numbers[language] += 1
+            name = f"{heading} {numbers[language]}"
+            found.append(Block(name, match["code"], language, match["reason"] or ""))
+    return found
 
 
 def at_nats(code: str, url: str) -> str:
