@@ -5,18 +5,24 @@ import time
 
 import pytest
 
+from tests.harness import stalls
 from tests.harness.stalls import assert_never_blocks
 
 
 @pytest.mark.full
-async def test_a_blocked_event_loop_is_reported_with_the_call_that_blocks_it() -> None:
+async def test_a_blocked_event_loop_is_reported_with_the_call_that_blocks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # On a busy machine the threads wait for a processor for most of a short stall, and that is excused.
+    monkeypatch.setattr(stalls, "_ATTEMPTS", 1)
+
     async def block() -> None:
         # The first tick of the watch.
         await asyncio.sleep(0.02)
-        time.sleep(0.2)  # noqa: ASYNC251 (what the watch must find)
+        time.sleep(1.0)  # noqa: ASYNC251 (what the watch must find)
         await asyncio.sleep(0.02)
 
-    with pytest.raises(AssertionError, match=r"blocked for 0\.\d+ s in\n(.|\n)*time\.sleep\(0\.2\)"):
+    with pytest.raises(AssertionError, match=r"blocked for \d\.\d+ s in\n(.|\n)*time\.sleep\(1\.0\)"):
         await assert_never_blocks(block)
 
 
