@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.util
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -140,6 +143,39 @@ async def wait_until(check: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(5):
         while not await check():  # noqa: ASYNC110 (the change happens in a server)
             await asyncio.sleep(0.01)
+
+
+async def curl(client: httpx.AsyncClient, command: str, **addresses: str) -> tuple[httpx.Response, str]:
+    """Send the request of a curl command.
+
+    Args:
+        client: The client.
+        command: The command, with its continuation lines.
+        addresses: URLs instead of the ports on the page, such as `p8000="http://127.0.0.1:43210"`.
+
+    Returns:
+        The response, and the comment behind the command.
+    """
+    line, _, comment = command.replace("\\\n", "").partition("    # ")
+    words = parse_curl(shlex.split(line)[1:])
+    url = httpx.URL(words.url if "://" in words.url else f"http://{words.url}")
+    target = addresses.get(f"p{url.port}", "") + url.raw_path.decode()
+    headers = dict(each.split(": ") for each in words.header)
+    content = json.loads(words.json) if words.json else None
+    method = words.method or ("POST" if content else "GET")
+    return await client.request(method, target, headers=headers, json=content), comment
+
+
+def parse_curl(words: list[str]) -> argparse.Namespace:
+    """Parse the arguments of curl, as far as the pages use them."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("-i", action="store_true")
+    parser.add_argument("-s", action="store_true")
+    parser.add_argument("-X", dest="method")
+    parser.add_argument("-H", dest="header", action="append", default=[])
+    parser.add_argument("--json")
+    parser.add_argument("url")
+    return parser.parse_args(words)
 
 
 _PROMISED = re.compile(r"^curl -i localhost:8000(/\w+) +# (\d+) (\w+)", re.MULTILINE)

@@ -5,7 +5,6 @@ The comment is `<!-- not run: … -->`. The tests of each page check what its bl
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -24,7 +23,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.docs.blocks import ROOT, blocks
+from tests.docs.blocks import ROOT, blocks, parse_curl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,13 +58,7 @@ def check_uvicorn(words: list[str]) -> None:
 
 def check_curl(words: list[str]) -> None:
     """Check that the options are known, and that the URL is one of a service on this machine."""
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    for option in ("-i", "-s"):
-        parser.add_argument(option, action="store_true")
-    for option in ("-X", "-H", "--json"):
-        parser.add_argument(option)
-    parser.add_argument("url")
-    url = parser.parse_args(words).url
+    url = parse_curl(words).url
     assert re.match(r"(http://)?(localhost|127\.0\.0\.1):(8000|8081)/\w", url), url
 
 

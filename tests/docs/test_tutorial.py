@@ -19,11 +19,12 @@ from tests.docs.blocks import (
     assert_promises,
     at_nats,
     code_blocks,
-    eventually,
+    curl,
     load,
     python_blocks,
     run_tests,
     served,
+    wait_until,
 )
 from tests.harness.servers import HOST, hold_port
 from tests.harness.servers.asgi import AppServer
@@ -49,12 +50,24 @@ def test_every_block_is_tested() -> None:
     assert {name[:-2] for name in COMMANDS} == set(steps)
 
 
+async def shows(client: httpx.AsyncClient, command: str, **addresses: str) -> None:
+    """Wait until the response has the JSON that the comment behind the command promises."""
+
+    async def matches() -> bool:
+        response, promised = await curl(client, command, **addresses)
+        return response.status_code == 200 and bool(response.json() == json.loads(promised))
+
+    await wait_until(matches)
+
+
 async def test_an_order_is_taken_and_a_fault_is_seen(nats: NatsServer, tmp_path: Path) -> None:
     module = load(at_nats(BLOCKS[FIRST].code, nats.url), tmp_path)
+    place, show = COMMANDS["1. Take an order 4"].code.splitlines()
     commands = COMMANDS["2. See a fault 1"].code
     async with served(module.app) as client:
-        assert (await client.post("/orders/tea")).status_code == 202
-        await eventually(client, "/orders", ["tea"])
+        response, promised = await curl(client, place)
+        assert f"{response.text}, with status {response.status_code}" == promised
+        await shows(client, show)
         await assert_promises(client, nats, commands)
 
 
@@ -64,6 +77,8 @@ async def test_an_order_that_is_placed_while_the_service_is_down_is_processed(
 ) -> None:
     image = code_blocks(PAGE, "dockerfile")["6. Put it into an image 1"]
     [command] = re.findall(r"^CMD (.+)$", image.code, re.MULTILINE)
+    place, show, ready, metrics = COMMANDS["3. Lose no order 1"].code.splitlines()
+    [after] = COMMANDS["5. Stop it 1"].code.splitlines()
     port, held = hold_port()
     app = tmp_path / "main.py"
     app.write_text(BLOCKS[DURABLE].code.replace(MANAGEMENT, f"{HOST}:{port}"), encoding="utf-8")
@@ -80,11 +95,12 @@ async def test_an_order_that_is_placed_while_the_service_is_down_is_processed(
             management = f"http://{HOST}:{port}"
             for path in (probe["httpGet"]["path"] for probe in probes().values()):
                 assert (await client.get(management + path)).status_code == 200
-            checks = (await client.get(f"{management}/readyz")).json()["checks"]
+            addresses = {"p8000": server.url, "p8081": management}
+            checks = (await curl(client, ready, **addresses))[0].json()["checks"]
             assert "database" in json.dumps(checks)
-            assert "faststream_adapters_ready 1.0" in (await client.get(f"{management}/metrics")).text
-            assert (await client.post(f"{server.url}/orders/tea")).status_code == 202
-            await eventually(client, f"{server.url}/orders", ["tea"])
+            assert "faststream_adapters_ready 1.0" in (await curl(client, metrics, **addresses))[0].text
+            assert (await curl(client, place, **addresses))[0].status_code == 202
+            await shows(client, show, **addresses)
             server.terminate()
             server.wait()
         publish = tmp_path / "publish.py"
@@ -92,7 +108,7 @@ async def test_an_order_that_is_placed_while_the_service_is_down_is_processed(
         publisher = await asyncio.create_subprocess_exec(sys.executable, publish)
         assert await publisher.wait() == 0
         with service() as server:
-            await eventually(client, f"{server.url}/orders", ["tea", "coffee"])
+            await shows(client, after, p8000=server.url)
 
 
 @pytest.mark.full
