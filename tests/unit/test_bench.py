@@ -95,6 +95,13 @@ def test_the_page_has_every_section_with_its_last_release() -> None:
     assert [line.split(" | ")[-1] for line in rows] == [" |", "2 |"]
 
 
+def test_a_section_ends_with_what_its_results_do_not_show() -> None:
+    section = Section("Startup", "Measured somewhere.", [row()])
+    text = page({"start": section, "other": section}, {})
+    [paragraph] = [each for each in text.split("\n\n") if each.startswith("**Import.**")]
+    assert text.index("| an operation") < text.index(paragraph) < text.rindex("## Startup")
+
+
 def test_results_are_kept_as_json(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     assert load(path) == {}
