@@ -43,10 +43,10 @@ one. [benchmarks.json](benchmarks.json) has the value of each round."""
 
 _EXPLANATIONS: Mapping[str, str] = {
     "in_process": """\
-**Concurrent pings.** On asyncio 100 of them take 980 µs of CPU: 380 for the tasks, which bare has too, 160
+**Concurrent pings.** On asyncio 100 of them take 1 ms of CPU: 380 µs for the tasks, which bare has too, 160
 for a future for each caller and the wake-up of its task, 140 for the endpoint, as with `ttl`, and 95 for the
 round trip. These parts alone take a quarter of the time of `faststream.asgi`, whose ping only looks at the
-client's state. The other 2 µs of each ping start its timeout and evaluate the result. On uvloop it is 770 µs:
+client's state. The other 2 µs of each ping start its timeout and evaluate the result. On uvloop it is 780 µs:
 240, 105, 150, 75, and the same 2 µs. One future for all callers would cost less, but the cancellation of one
 caller would cancel all others.""",
     "under_load": """\
