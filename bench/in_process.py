@@ -213,7 +213,7 @@ def app_with_routes(count: int) -> ASGIApp:
 
 
 def _concurrent_pings(apps: Apps, loop: str) -> Case:
-    goal = Goal("upstream", at_most=1 / 5)
+    goal = Goal("upstream", at_most=1 / 4)
     row = Row(f"{CONCURRENT} concurrent pings sharing a round trip, on {loop}", "µs", (goal,))
     contenders: dict[Contender, ASGIApp] = {
         "bare": bare,

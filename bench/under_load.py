@@ -173,6 +173,7 @@ def _comparisons() -> Iterator[Comparison]:
         yield Comparison(
             f"uvicorn + {host}: liveness (bare: a route of the host)",
             {"bare": ("uvicorn", host, "/trivial"), "adapters": ("uvicorn", host, "/livez")},
+            (Goal("bare", at_least=0.92),),
         )
 
 
