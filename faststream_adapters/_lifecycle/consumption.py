@@ -136,6 +136,9 @@ class Consumption:
         self._decided[subscriber] = True
         if (error := await self._settle(subscriber)) is not None:
             raise error
+        if subscriber.running and subscriber not in self.paused:
+            # Its pause was logged, but has not begun while the server is down.
+            self._monitor.update(subscriber)
 
     def on_started(self) -> None:
         """Begin to start the optional subscribers, and to change what was paused or resumed meanwhile."""

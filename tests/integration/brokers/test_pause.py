@@ -861,6 +861,26 @@ async def test_pause_and_resume_wait_for_a_server_that_is_down(nats_factory: Nat
         await service.publish_and_handle(1)
 
 
+async def test_a_pause_that_is_undone_while_the_server_is_down_is_logged_as_such(
+    nats_factory: NatsFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "faststream.adapters")
+    server = nats_factory()
+    service = Service(KINDS["nats"], server.url)
+    ready = make_readiness_asgi(service.lifespan)
+    async with service.lifespan:
+        server.kill()
+        await eventually_status(ready, 503)
+        pausing = asyncio.create_task(service.lifespan.pause("handle"))
+        await eventually(lambda: service.code == "paused")
+        await service.lifespan.resume("handle")
+        changes = [
+            (vars(each)["old"], vars(each)["new"]) for each in caplog.records if "subscriber" in vars(each)
+        ]
+        assert changes == [("ok", "paused"), ("paused", "ok")]
+        await pausing
+
+
 @pytest.mark.usefixtures("fast_supervision")
 async def test_a_resume_that_loses_its_connection_is_tried_again(
     service: Service, monkeypatch: pytest.MonkeyPatch
