@@ -3,13 +3,13 @@
 FastStream describes each message by the JSON Schema of its type, and puts the schemas of all messages
 together by the names of their models. This module makes these schemas: a message whose type has none gets a
 placeholder, types that pydantic does not know are described by msgspec, and different models of one name get
-different names.
+different names. So do channels, of which FastStream would only keep the last.
 """
 
 import json
 import re
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy, deepcopy
@@ -51,19 +51,27 @@ def describe(specification: SpecificationFactory, report: Report) -> Specificati
     if not isinstance(specification, AsyncAPI):
         return specification
     described = copy(specification)
-    brokers = [_Broker(broker, report) for broker in specification.brokers]
+    brokers = [_Broker(number, broker, report) for number, broker in enumerate(specification.brokers)]
     described.brokers = brokers  # type: ignore[assignment]  # has what the generator uses
-    _separate([endpoint for broker in brokers for endpoint in (*broker.subscribers, *broker.publishers)])
+    endpoints = [endpoint for broker in brokers for endpoint in (*broker.subscribers, *broker.publishers)]
+    _separate(endpoints)
+    for endpoint in endpoints:
+        endpoint.describe_channels()
+    _separate_channels(endpoints)
     return described
 
 
 class _Broker:
     """What the generator uses of a broker."""
 
-    def __init__(self, broker: Any, report: Report) -> None:
+    def __init__(self, number: int, broker: Any, report: Report) -> None:
         self.specification = broker.specification
-        self.subscribers = [_Subscriber(each, report) for each in broker.subscribers if _is_included(each)]
-        self.publishers = [_Publisher(each, report) for each in broker.publishers if _is_included(each)]
+        self.subscribers = [
+            _Subscriber(number, each, report) for each in broker.subscribers if _is_included(each)
+        ]
+        self.publishers = [
+            _Publisher(number, each, report) for each in broker.publishers if _is_included(each)
+        ]
 
 
 def _is_included(endpoint: Any) -> bool:
@@ -86,14 +94,19 @@ class _Endpoint:
     """What the generator uses of a subscriber or publisher.
 
     Args:
+        broker: The number of its broker.
         endpoint: The subscriber or publisher.
         report: Called for each message that cannot be described.
 
     Attributes:
         bodies: The schemas, one for each handler.
+        channels: FastStream's descriptions of the channels, by their keys.
     """
 
-    def __init__(self, endpoint: Any, report: Report) -> None:
+    channels: dict[str, Any]
+
+    def __init__(self, broker: int, endpoint: Any, report: Report) -> None:
+        self.broker = broker
         self.specification = endpoint.specification
         self.name: str = endpoint.specification.name
         self._report = report
@@ -104,12 +117,26 @@ class _Endpoint:
 
     def schema(self) -> dict[str, Any]:
         """Return the channels, as FastStream does."""
+        return self.channels
+
+    def describe_channels(self) -> None:
+        """Make the channels of the bodies."""
         payloads = [body.schema for body in self.bodies]
         if len(payloads) > 1:
             payloads = [{"oneOf": {payload["title"]: payload for payload in payloads}}]
         described = with_payloads(self.specification, [(payload, "") for payload in payloads])
-        channels: dict[str, Any] = described.get_schema()
-        return channels
+        self.channels = described.get_schema()
+
+    def rename_channel(self, key: str, new: str) -> None:
+        """Give a channel another key, from which those of its operation and its message are made too."""
+        self.channels = {new if each == key else each: self.channels[each] for each in self.channels}
+        message = self.channels[new].operation.message
+        message.title = message.title.replace(key, new, 1)
+        if self.specification.config.title_:
+            # Of one channel, this is the key of the operation.
+            self.specification = copy(self.specification)
+            self.specification.config = copy(self.specification.config)
+            self.specification.config.title_ = new
 
     def _attempt(self, title: str, make: Callable[[list[Any]], dict[str, Any]]) -> _Body:
         """Return what a function makes, or a placeholder.
@@ -284,7 +311,10 @@ def _separate(endpoints: list[_Endpoint]) -> None:
     if not _has_conflicts(endpoints):
         return
     # FastStream keeps endpoints in sets. Their order must not matter for the names.
-    ordered = sorted(endpoints, key=lambda endpoint: endpoint.name)
+    ordered = sorted(
+        endpoints,
+        key=lambda each: (each.name, each.broker, _canonical([body.schema for body in each.bodies])),
+    )
     variants: defaultdict[str, dict[str, _Use]] = defaultdict(dict)
     for endpoint in ordered:
         for body in endpoint.bodies:
@@ -301,6 +331,35 @@ def _separate(endpoints: list[_Endpoint]) -> None:
             renamed[name, content] = new
     for endpoint in ordered:
         endpoint.bodies = [_Body(_renamed(schema, renamed), types) for schema, types in endpoint.bodies]
+
+
+def _separate_channels(endpoints: list[_Endpoint]) -> None:
+    """Number channels that have the same key, as those of one handler name or one title have.
+
+    What one broker declares twice in the same way, as for several handlers that publish to one place, is one
+    channel.
+    """
+    used = Counter(_document_key(key) for endpoint in endpoints for key in endpoint.channels)
+    same = [each for each in endpoints if any(used[_document_key(key)] > 1 for key in each.channels)]
+    # FastStream keeps endpoints in sets. Their order must not matter for the numbers.
+    contents = {endpoint: (endpoint.broker, str(endpoint.channels)) for endpoint in same}
+    taken, seen = {*used}, set[object]()
+    for endpoint in sorted(same, key=lambda each: contents[each]):
+        for key in [*endpoint.channels]:
+            plain, content = _document_key(key), contents[endpoint]
+            if (plain, content) in seen:
+                del endpoint.channels[key]
+            elif plain in seen:
+                numbered = (f"{key}{number}" for number in count(2))
+                new = next(each for each in numbered if _document_key(each) not in taken)
+                taken.add(_document_key(new))
+                endpoint.rename_channel(key, new)
+            seen |= {plain, (plain, content)}
+
+
+def _document_key(key: str) -> str:
+    """Return the key of a channel in a document of AsyncAPI 3."""
+    return key.replace("/", ".")
 
 
 def _has_conflicts(endpoints: Iterable[_Endpoint]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ("heading_of", "model_name", "readable")
 
 # FastStream appends these to the name of a handler, a channel or a message.
-_SUFFIXES = re.compile(r"(?::Publisher)?(?::(?:Subscribe)?Message)?(?::Payload)?$")
+_SUFFIXES = re.compile(r"(?::Publisher\d*)?(?::(?:Subscribe)?Message)?(?::Payload)?$")
 _HANDLER = re.compile(r":[A-Z]\w*$")
 # What pydantic replaces in the keys of schemas.
 _NOT_IN_KEYS = re.compile(r"[^\w.\-]")

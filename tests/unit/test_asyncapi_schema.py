@@ -21,6 +21,8 @@ from faststream_adapters.testing import assert_asyncapi
 from tests.harness.clients import client
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from faststream.specification.base import SpecificationFactory
 
 SCHEMAS = Path(__file__).parent / "data" / "asyncapi"
@@ -47,6 +49,11 @@ async def served(specification: SpecificationFactory, path: str = "/asyncapi.jso
     async with client(make_asyncapi_asgi(specification)) as http:
         document: dict[str, Any] = (await http.get(path)).json()
     return document
+
+
+async def served_page(specification: SpecificationFactory) -> str:
+    async with client(make_asyncapi_asgi(specification, view="plain")) as http:
+        return (await http.get("/")).text
 
 
 def two_brokers() -> tuple[NatsBroker, NatsBroker]:
@@ -146,6 +153,68 @@ async def test_brokers_of_all_installed_kinds_in_one_document(version: str) -> N
     for number, _ in enumerate(brokers):
         assert f"number-{number}" in page
     assert "s3cret" not in page + json.dumps(document)
+
+
+def same_names(*, reverse: bool) -> list[NatsBroker]:
+    """Return two brokers whose handlers, titles and publishers have the same names."""
+
+    def handler(kind: Any) -> Any:
+        async def handle(message: Any) -> None:
+            raise NotImplementedError
+
+        handle.__annotations__["message"] = kind
+        return handle
+
+    first, second = NatsBroker("nats://one:4222"), NatsBroker("nats://two:4222")
+    declared: list[Callable[[], object]] = [
+        lambda: first.subscriber("orders")(handler(int)),
+        lambda: first.subscriber("orders", "workers")(handler(str)),
+        lambda: first.subscriber("orders", "workers")(handler(str)),
+        lambda: second.subscriber("orders")(handler(int)),
+        lambda: first.subscriber("cups/small", title="a/b")(handler(int)),
+        lambda: first.subscriber("cups/large", title="a.b")(handler(int)),
+        lambda: first.publisher("bills", schema=int),
+        lambda: first.publisher("bills", schema=int),
+        lambda: second.publisher("bills", schema=str),
+        lambda: second.publisher("bills2", schema=str, title="bills:Publisher2"),
+    ]
+    for declare in reversed(declared) if reverse else declared:
+        declare()
+    return [first, second]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_channels_of_one_name_are_all_in_the_document(version: str) -> None:
+    document, other = [
+        await served(AsyncAPI(*same_names(reverse=reverse), schema_version=version))
+        for reverse in (False, True)
+    ]
+    assert problems(document, version) == []
+    assert document == other, "the order of declarations does not matter"
+    slash = "/" if version == "2.6.0" else "."
+    channels = document["channels"]
+    # What one broker declares twice in the same way is one channel.
+    assert set(channels) == {
+        "orders:Handle",
+        "orders:Handle2",
+        "orders:Handle3",
+        "a.b",
+        f"a{slash}b2",
+        "bills:Publisher",
+        "bills:Publisher2",
+        "bills:Publisher3",
+    }
+    servers = [channels[key]["servers"] for key in ("orders:Handle", "orders:Handle2", "orders:Handle3")]
+    assert servers[0] == servers[1] != servers[2]
+    if version == "3.0.0":
+        operations = document["operations"]
+        assert len(operations) == len(document["components"]["messages"]) == len(channels)
+        assert {each["channel"]["$ref"] for each in operations.values()} == {
+            f"#/channels/{key}" for key in channels
+        }
+    page = await served_page(AsyncAPI(*same_names(reverse=False), schema_version=version))
+    assert page.count('class="badge receive"') == 5
+    assert page.count('class="badge send"') == 3
 
 
 @pytest.mark.parametrize("version", VERSIONS)

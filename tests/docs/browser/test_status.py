@@ -119,7 +119,6 @@ async def test_the_page_is_complete_and_fits(
 
 
 @pytest.mark.full
-@pytest.mark.full
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_axe_finds_nothing(
