@@ -15,19 +15,16 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple
-from uuid import UUID
+from typing import Any, NamedTuple
 
 import uvicorn
 from fastapi import FastAPI
 from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 from playwright.async_api import Browser, Page, async_playwright
-from pydantic import BaseModel, Field, create_model
+from pydantic import create_model
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -38,6 +35,7 @@ from starlette.staticfiles import StaticFiles
 
 from faststream_adapters import make_asyncapi_asgi
 from tests.docs.browser.browsing import ARGUMENTS, CHROMIUM
+from tests.docs.browser.service import Parcel
 
 SIZES = (20, 150)
 ROUNDS = 3
@@ -71,27 +69,6 @@ _IDLE = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(() =
 
 
 # --- the service ---
-
-
-class Address(BaseModel):
-    """Where to send it."""
-
-    street: str = Field(description="With the number")
-    city: str = Field("Utrecht", max_length=40)
-    country: Literal["nl", "be", "de"] = "nl"
-
-
-class Parcel(BaseModel):
-    """A model of ordinary size."""
-
-    parcel_id: UUID
-    sender: Address
-    receiver: Address | None = None
-    price: Decimal = Field(ge=0)
-    weight: float | None = Field(None, gt=0, description="In kilograms")
-    barcode: str = Field(pattern=r"^[A-Z]{2}-\d{8}$")
-    sent_at: datetime | None = None
-    labels: dict[str, str] = {}
 
 
 # The address of the first operation. Swagger UI renders the last of many only when it is scrolled to.

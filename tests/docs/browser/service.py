@@ -86,12 +86,11 @@ class Address(BaseModel):
 
 
 class Parcel(BaseModel):
-    """What the further subscribers receive: a model of ordinary size."""
+    """A model of ordinary size, which the further subscribers receive."""
 
     parcel_id: UUID
     sender: Address
     receiver: Address | None = None
-    lines: list[Line] = []
     price: Decimal = Field(ge=0)
     weight: float | None = Field(None, gt=0, description="In kilograms")
     barcode: str = Field(pattern=r"^[A-Z]{2}-\d{8}$")
