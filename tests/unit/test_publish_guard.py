@@ -201,6 +201,14 @@ async def test_an_error_refuses_and_is_logged_without_secrets(caplog: pytest.Log
     assert "hunter2" not in caplog.text
 
 
+async def test_a_guard_that_finds_nothing_refuses() -> None:
+    def authorize(request: AsgiRequest) -> bool:
+        return next(key == "7" for key in request.headers.get("x-keys", "").split())
+
+    async with asyncio.timeout(60.0):
+        assert not await is_authorized(authorize, _request(), LOGGER)
+
+
 async def test_a_guard_may_read_the_body_up_to_the_limit() -> None:
     async def authorize(request: AsgiRequest) -> bool:
         return bool(await request.body())

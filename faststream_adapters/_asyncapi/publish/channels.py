@@ -79,11 +79,6 @@ class Channel:
         """Validates its messages. It is made on first use, because that takes a millisecond."""
         return Validator(declared_messages(self.endpoint))
 
-    @property
-    def has_sample(self) -> bool:
-        """Whether `sample` was made already."""
-        return "sample" in vars(self)
-
     @cached_property
     def sample(self) -> Sample:
         """The schema and an example of its messages; made in a thread."""

@@ -9,7 +9,6 @@ A page of another site can make a browser send a form here, with the user's cook
   (CORS).
 """
 
-import asyncio
 import hmac
 import inspect
 import re
@@ -17,6 +16,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from anyio import to_thread
 from faststream.asgi.types import Scope
 
 from faststream_adapters._asgi.negotiation import header
@@ -42,8 +42,12 @@ async def is_authorized(authorize: Authorize, request: AsgiRequest, logger: Logg
         RequestError: The check has read the body, and that is too large.
     """
     try:
-        # In a thread it may block, and sees the context of the request, as of Quart.
-        allowed = authorize(request) if is_async(authorize) else await asyncio.to_thread(authorize, request)
+        if is_async(authorize):
+            allowed = authorize(request)
+        else:
+            # In a thread it may block, and sees the context of the request, as of Quart. Not asyncio's
+            # to_thread, which before Python 3.12 waits forever for a function that raises StopIteration.
+            allowed = await to_thread.run_sync(authorize, request, abandon_on_cancel=True)
         if inspect.isawaitable(allowed):
             allowed = await allowed
     except RequestError:

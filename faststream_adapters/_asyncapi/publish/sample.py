@@ -15,10 +15,12 @@ class Sample(NamedTuple):
     Args:
         schema: The JSON schema; None if FastStream cannot describe the message.
         text: An example as JSON, or an empty string.
+        schema_text: The schema as JSON, or an empty string.
     """
 
     schema: Any
     text: str
+    schema_text: str = ""
 
 
 def sample_of(endpoint: Any, *, items: bool) -> Sample:
@@ -40,4 +42,6 @@ def sample_of(endpoint: Any, *, items: bool) -> Sample:
         example = example_of(first, first.get("items") if items else first) if first else None
     except ExampleError:
         example = None
-    return Sample(schema, "" if example is None else json.dumps(example, indent=2, ensure_ascii=False))
+    text = "" if example is None else json.dumps(example, indent=2, ensure_ascii=False)
+    schema_text = json.dumps(schema, indent=2, ensure_ascii=False, default=str) if schema else ""
+    return Sample(schema, text, schema_text)
