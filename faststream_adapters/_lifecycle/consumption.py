@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
-from faststream_adapters._compat.faststream import Subscriber, replaced_starts
+from faststream_adapters._compat.faststream import Subscriber, is_connected, replaced_starts
 from faststream_adapters._utils.errors import BrokerStartError
 from faststream_adapters._utils.redaction import redact, without_secrets
 from faststream_adapters._utils.tasks import cancel_and_wait
@@ -171,6 +171,9 @@ class Consumption:
     def _is_due(self, subscriber: Subscriber) -> bool:
         """Return whether a subscriber has to be changed now."""
         if not self._managed.up or not self._managed.owners:
+            return False
+        if not is_connected(self._managed.broker):
+            # The application has stopped it. A Kafka subscriber would start, and once more with its broker.
             return False
         if subscriber in self.paused:
             return subscriber.running
