@@ -8,10 +8,10 @@ import pytest
 from faststream.confluent import KafkaBroker as ConfluentBroker
 from faststream.confluent import TopicPartition as ConfluentPartition
 from faststream.kafka import KafkaBroker, TopicPartition
-from faststream.mqtt import MQTTBroker, QoS
-from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.mqtt import MQTTBroker, MQTTRouter, QoS
+from faststream.nats import JStream, NatsBroker, NatsRouter, PullSub
 from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue, RabbitRouter
-from faststream.redis import ListSub, PubSub, RedisBroker, StreamSub
+from faststream.redis import ListSub, PubSub, RedisBroker, RedisRouter, StreamSub
 from nats.js.api import ConsumerConfig
 
 from faststream_adapters._asyncapi.publish.channels import AmbiguousChannelError, Channels
@@ -151,6 +151,26 @@ def test_a_pattern_covers_some_destinations(
     broker.subscriber(*arguments, **options)(handle)
     [channel] = _channels(broker).all()
     assert {each: channel.arguments(each) for each in destinations} == destinations
+
+
+@pytest.mark.parametrize(
+    ("broker", "router", "address"),
+    [
+        (NatsBroker(), NatsRouter("eu."), "orders.{id}"),
+        (RedisBroker(), RedisRouter("eu."), "orders.{id}"),
+        (MQTTBroker(), MQTTRouter("eu."), "orders/{id}"),
+    ],
+)
+def test_a_pattern_of_a_router_covers_what_begins_with_its_prefix(
+    broker: Any, router: Any, address: str
+) -> None:
+    router.subscriber(address)(handle)
+    broker.include_router(router)
+    [channel] = _channels(broker).all()
+    destination = address.replace("{id}", "7")
+    assert channel.address == f"eu.{address}"
+    assert f"eu.{destination}" in (channel.arguments(f"eu.{destination}") or {}).values()
+    assert channel.arguments(destination) is None
 
 
 @pytest.mark.parametrize(

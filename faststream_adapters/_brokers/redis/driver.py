@@ -165,7 +165,7 @@ class RedisDriver(Driver):
             return {"list": address}
         if config.stream_sub is not None:
             return {"stream": address, "maxlen": config.stream_sub.maxlen}
-        channel = subscriber.specification.channel
+        channel = subscriber.channel
         if not channel.pattern:
             return {"channel": address}
         # Redis's asterisk covers dots, but a parameter of the path does not.
