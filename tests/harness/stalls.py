@@ -42,7 +42,8 @@ class LoopWatch:
         self._stopped = threading.Event()
         self._stack = ""
         self._last_tick = time.monotonic()
-        self._last_waited = _waited_for_processor()
+        self._waits = ProcessorWaits()
+        self._last_waited = self._waits.total()
         self._timer = self._loop.call_later(_TICK, self._tick)
         self._sampler = threading.Thread(target=self._sample)
         self._sampler.start()
@@ -54,10 +55,8 @@ class LoopWatch:
         self._timer.cancel()
 
     def _tick(self) -> None:
-        now, waited = time.monotonic(), _waited_for_processor()
-        # Less than before if a thread has ended.
-        excused = max(waited - self._last_waited, 0.0)
-        blocked = now - self._last_tick - _TICK - excused
+        now, waited = time.monotonic(), self._waits.total()
+        blocked = now - self._last_tick - _TICK - (waited - self._last_waited)
         if blocked > LIMIT:
             self.stalls.append(f"blocked for {blocked:.2f} s in\n{self._stack}")
         self._last_tick, self._last_waited, self._stack = now, waited, ""
@@ -65,22 +64,35 @@ class LoopWatch:
 
     def _sample(self) -> None:
         while not self._stopped.wait(_TICK):
+            # Before a thread ends, and with it what is known of its waits.
+            self._waits.total()
             if time.monotonic() - self._last_tick > LIMIT / 2:
                 frame = sys._current_frames()[self._thread]  # noqa: SLF001 (documented; the name only warns of misuse)
                 self._stack = "".join(traceback.format_stack(frame)[-8:])
 
 
-def _waited_for_processor() -> float:
-    """Return for how many seconds the threads of this process have waited for a processor.
+class ProcessorWaits:
+    """For how long the threads of this process have waited for a processor, also those that have ended."""
 
-    Only Linux tells; elsewhere it is 0.
-    """
-    waited = 0
-    for thread in _THREADS.glob("*/schedstat"):
-        # The thread may have ended.
-        with suppress(OSError):
-            waited += int(thread.read_text(encoding="ascii").split()[1])
-    return waited / 1e9
+    def __init__(self) -> None:
+        self._nanoseconds: dict[Path, int] = {}
+        self._ended = 0
+        self._lock = threading.Lock()
+
+    def total(self) -> float:
+        """Return the seconds so far. Only Linux tells; elsewhere it is 0."""
+        with self._lock:
+            current: dict[Path, int] = {}
+            for thread in _THREADS.glob("*/schedstat"):
+                # The thread may have ended.
+                with suppress(OSError):
+                    current[thread] = int(thread.read_text(encoding="ascii").split()[1])
+            # The number of a thread that has ended can be that of a new one.
+            self._ended += sum(
+                waited for thread, waited in self._nanoseconds.items() if current.get(thread, -1) < waited
+            )
+            self._nanoseconds = current
+            return (self._ended + sum(current.values())) / 1e9
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """The watch that finds what blocks an event loop."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -47,3 +48,24 @@ async def test_a_stall_that_does_not_recur_is_no_failure() -> None:
 
     await assert_never_blocks(block_once)
     assert runs == 2
+
+
+def test_the_waits_of_a_thread_count_after_its_end() -> None:
+    waits = stalls.ProcessorWaits()
+    started, end = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        for _ in range(100):
+            time.sleep(0)
+        started.set()
+        end.wait()
+
+    threads = [threading.Thread(target=wait) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    before = waits.total()
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert waits.total() >= before
