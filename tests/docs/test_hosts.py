@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
+from faststream import Context
 from faststream.nats import NatsBroker
 from litestar import Litestar
 from starlette.applications import Starlette
@@ -109,20 +110,19 @@ async def test_endpoints_and_lifespan_work_without_an_adapter(
 
 async def test_a_handler_takes_a_header(tmp_path: Path) -> None:
     module: Any = load(BLOCKS[HANDLERS].code, tmp_path)
-    orders: list[str] = []
+    orders: list[tuple[str, str]] = []
 
-    async def collect(item: str) -> None:
-        orders.append(item)
+    async def collect(item: str, request_id: str = Context("message.correlation_id")) -> None:
+        orders.append((item, request_id))
 
     module.broker.subscriber("orders")(collect)
 
     async with app_client(module.app) as client:
-        url = "/orders?item=tea"
-        for _ in range(2):
-            assert (await client.put(url, headers={"Idempotency-Key": "7"})).status_code == 202
+        url = "/orders?item=tea&item=coffee"
+        assert (await client.put(url, headers={"X-Request-ID": "7"})).status_code == 202
         assert (await client.put(url)).status_code == 422
         assert (await client.post(url)).status_code == 405
-    assert orders == ["tea"]
+    assert orders == [("tea", "7"), ("coffee", "7")]
 
 
 async def test_the_first_of_two_created_applications_has_lost_its_subscribers(
