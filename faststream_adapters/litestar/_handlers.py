@@ -77,7 +77,9 @@ class _AppResponse(Response[bytes]):
     ) -> ASGIResponse:
         added = {name: value for name, value in (headers or {}).items() if name.lower() not in self.headers}
         response = super().to_asgi_response(*args, headers=added, **kwargs)
-        # Litestar sets a content type where the app has sent none.
-        if "content-type" not in map(str.lower, (*self.headers, *added)):
+        # Litestar sets a content type where the app has sent none. Most apps send it, in lower case.
+        if "content-type" not in self.headers and "content-type" not in map(
+            str.lower, (*self.headers, *added)
+        ):
             response.headers.pop("content-type", None)
         return response
