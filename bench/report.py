@@ -64,6 +64,13 @@ rounds of 20 requests, the host's own route before the arrow, liveness after it)
 uvicorn adds 30 to 50 µs to each, which brings the ratios nearer to 1. The time in Litestar and Quart is the
 price of the host's guards, middleware and hooks. Where probes need none of these, `management_bind` serves
 them outside the host, and `FastStreamMiddleware` before it, as in the row of Starlette.""",
+    "consuming": """\
+**Metrics** cost 6 to 7 µs for each message. FastStream takes 3.3 of them for any middleware, also for one
+that does nothing: to enter it, to leave it, and to call the handler through it. That alone is the goal. The
+counting takes 2.8. Without a middleware it would be cheaper, but only by replacing methods of FastStream's
+subscribers.
+
+**Tracing** is FastStream's own, and costs the same in `faststream.asgi`.""",
     "start": """\
 **Import.** `import faststream_adapters` takes less than 1 ms, because each name is imported on first use. All
 names take 214 million instructions (counted by valgrind), which is 21 % of the 1,001 million of
@@ -71,7 +78,13 @@ names take 214 million instructions (counted by valgrind), which is 21 % of the 
 goal allows, and any broker imports them. After `import faststream.nats` (1,320 million), all names take 182
 million, `AsgiFastStream` 168 and `BrokerLifespan` 98. A third of the time finds and reads 103 modules, and a
 fifth compiles 24 regular expressions and makes data classes. Without these, all names would still take more
-than twice the goal.""",
+than twice the goal.
+
+**Memory** in FastAPI: 3.6 MiB are the code of 98 modules, spread evenly, and 0.6 MiB `prometheus_client`.""",
+    "scale": """\
+**JetStream.** Each subscriber takes 20 µs of CPU per second, for the request about its consumer every 5 s:
+nats-py's request and parsing are 62 % of it, and the comparison with what is declared 22 %. Core NATS has no
+such request: a subscriber that consumes costs nothing until its task ends.""",
 }
 """What the results of a section do not show, by the name of the section."""
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from faststream.asgi.types import Receive, Scope, Send
 
+from bench.__main__ import SECTIONS
 from bench.in_process import CONCURRENT, TimedCalls, bare, concurrently, requester
 from bench.measure import Contender, Goal, Row, Verdict, measure_in_rounds, sequential
-from bench.report import Section, load, page, replace, save, table
+from bench.report import JSON, PAGE, RELEASED, Section, load, page, replace, save, table
 from bench.slices import SlicedProcess, run_in_slices
 from tests.harness.servers import poll
 
@@ -122,6 +123,12 @@ def test_one_section_is_replaced(tmp_path: Path) -> None:
     sections = load(tmp_path / "benchmarks.json")
     assert list(sections.items()) == [("first", first), ("second", second)]
     assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == page(sections, released)
+
+
+def test_the_page_has_the_results_of_every_section() -> None:
+    sections = load(JSON)
+    assert list(sections) == list(SECTIONS)
+    assert PAGE.read_text(encoding="utf-8") == page(sections, load(RELEASED))
 
 
 async def test_contenders_alternate_and_the_first_round_is_discarded() -> None:
