@@ -1,6 +1,7 @@
 """`python -m faststream_adapters.fastapi run` and `info`."""
 
 from importlib import import_module
+from inspect import isfunction
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from faststream_adapters._utils.extras import require
 if TYPE_CHECKING:
     from click import Context, Group, Parameter
 
+_FACTORY = f"{__name__}.factory"
+
 
 def application_commands() -> "Group":
     """Return the commands, each of which takes an application.
@@ -30,8 +33,17 @@ def application_commands() -> "Group":
 
     group = broker_commands(lambda: drive_lifespan(app(), lifespan_scope()), lambda: broker_lifespans(app()))
     argument = click.Argument(["app"], metavar="MODULE:APP", callback=_load, expose_value=False)
+    # Eager, so that it is known when the application is loaded.
+    factory = click.Option(
+        ["--factory"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_note_factory,
+        help="APP is a function that returns the application.",
+    )
     for command in group.commands.values():
-        command.params.insert(0, argument)
+        command.params[:0] = argument, factory
     return group
 
 
@@ -53,6 +65,10 @@ def broker_lifespans(app: Any) -> list[BrokerLifespan]:
     return [*found]
 
 
+def _note_factory(context: "Context", parameter: "Parameter", value: bool) -> None:  # noqa: ARG001, FBT001 (the signature of a callback)
+    context.meta[_FACTORY] = value
+
+
 def _load(context: "Context", parameter: "Parameter", value: str) -> None:  # noqa: ARG001 (the signature of a callback)
     """Import the application and make it the object of the command."""
     click = require("click", "server")
@@ -62,8 +78,12 @@ def _load(context: "Context", parameter: "Parameter", value: str) -> None:  # no
     except (ImportError, AttributeError, ValueError) as error:
         msg = f"{value!r} cannot be imported: {error}. Write it as main:app for the object app in main.py."
         raise click.BadParameter(msg) from error
+    if context.meta[_FACTORY]:
+        app = app()
     host = app.host if isinstance(app, FastStreamMiddleware) else app
     if not isinstance(host, FastAPI):
-        msg = f"{value} is not a FastAPI application but a {type(host).__name__}."
+        msg = f"{value} is not a FastAPI application but an object of the type {type(host).__name__}."
+        if isfunction(host):
+            msg += " With --factory, it is called and returns the application."
         raise click.BadParameter(msg)
     context.obj = app

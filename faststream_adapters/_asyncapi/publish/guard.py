@@ -16,7 +16,6 @@ import secrets
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
-from anyio import to_thread
 from faststream.asgi.types import Scope
 
 from faststream_adapters._asgi.negotiation import header
@@ -45,6 +44,9 @@ async def is_authorized(authorize: Authorize, request: AsgiRequest, logger: Logg
         if is_async(authorize):
             allowed = authorize(request)
         else:
+            # Here, because nothing else needs it.
+            from anyio import to_thread
+
             # In a thread it may block, and sees the context of the request, as of Quart. Not asyncio's
             # to_thread, which before Python 3.12 waits forever for a function that raises StopIteration.
             allowed = await to_thread.run_sync(authorize, request, abandon_on_cancel=True)

@@ -53,6 +53,10 @@ app.include_router(
 @app.get("/ready")
 async def ready() -> str:
     return "the host"
+
+
+def create() -> FastAPI:
+    return app
 """
 
 
@@ -93,8 +97,13 @@ async def publish(nats: NatsServer, order: str) -> None:
         await broker.publish(order, "orders.fastapi")
 
 
-def test_info_lists_the_brokers(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended("info", "service:app") == 0
+@pytest.mark.parametrize(
+    "arguments", [["service:app"], ["--factory", "service:create"], ["service:create", "--factory"]]
+)
+def test_info_lists_the_brokers(
+    arguments: list[str], module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended("info", *arguments) == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["KIND", "NAME", "DESTINATION", "GROUP", "STATE"],
         ["broker", "NatsBroker", "1", "nats://127.0.0.1:1"],
@@ -109,7 +118,11 @@ def test_info_lists_the_brokers(module: Path, capsys: pytest.CaptureFixture[str]
         ("service:missing", "has no attribute 'missing'"),
         ("service", "Write it as main:app"),
         (":app", "Write it as main:app"),
-        ("service:broker", "service:broker is not a FastAPI application but a NatsBroker"),
+        (
+            "service:broker",
+            "service:broker is not a FastAPI application but an object of the type NatsBroker.",
+        ),
+        ("service:create", "With --factory, it is called and returns the application."),
     ],
 )
 def test_what_is_no_application_is_refused(
