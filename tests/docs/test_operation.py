@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 
 from faststream_adapters import BrokerLifespan
 from faststream_adapters._lifecycle.managed import managed_broker
-from tests.docs.blocks import at_nats, load, python_blocks, served
+from tests.docs.blocks import at_nats, code_blocks, curl, load, python_blocks, served
 from tests.harness.clients import client as unstarted
 
 if TYPE_CHECKING:
@@ -59,6 +60,19 @@ async def test_a_guarded_route_pauses_and_resumes(
         assert unknown.status_code == 404
         assert "Did you mean 'accept_order'?" in unknown.json()["detail"]
         assert (await client.post("/subscribers/accept_order/stop", headers=key)).status_code == 404
+
+
+async def test_the_commands_pause_and_resume(
+    shared_nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPERATOR_KEY", "secret")
+    app = load(at_nats(BLOCKS[ROUTE].code, shared_nats.url), tmp_path).app
+    [console] = code_blocks("docs/operation.md", "console").values()
+    lines = console.code.splitlines()
+    async with served(app) as client:
+        for command, shown in zip(lines[::2], lines[1::2], strict=True):
+            response, _ = await curl(client, command.removeprefix("$ ").replace("$OPERATOR_KEY", "secret"))
+            assert response.json() == json.loads(shown)
 
 
 async def test_the_guarded_route_answers_503_while_the_broker_cannot_do_it(

@@ -20,6 +20,7 @@ from tests.docs.blocks import (
     at_nats,
     code_blocks,
     curl,
+    eventually,
     load,
     python_blocks,
     run_tests,
@@ -109,6 +110,23 @@ async def test_an_order_that_is_placed_while_the_service_is_down_is_processed(
         assert await publisher.wait() == 0
         with service() as server:
             await shows(client, after, p8000=server.url)
+
+
+@pytest.mark.full
+async def test_an_order_fails_while_nats_is_away_and_can_be_processed_later(
+    nats_js: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, held = hold_port()
+    monkeypatch.setenv("NATS_URL", nats_js.url)
+    monkeypatch.setenv("DATABASE", str(tmp_path / "orders.db"))
+    with held or nullcontext():
+        module = load(BLOCKS[DURABLE].code.replace(MANAGEMENT, f"{HOST}:{port}"), tmp_path)
+        async with served(module.app) as client:
+            nats_js.freeze()
+            with pytest.raises(TimeoutError):
+                await client.post("/orders/late")
+            nats_js.thaw()
+            await eventually(client, "/orders", ["late"])
 
 
 @pytest.mark.full
