@@ -162,6 +162,8 @@ def test_a_form_has_json_and_lines_of_headers() -> None:
         (b"channel=%ff", "not a form"),
         (b"channel=%ED%A0%80", "not a form"),
         (b"channel=\xff", "not a form in UTF-8"),
+        (b'{"channel": "orders", "message": 1}', "A program sends JSON, as application/json"),
+        (b'{"channel": "orders=", "message": 1}', "A program sends JSON, as application/json"),
         (b"channel=a&channel=b", "fields that its page does not have"),
         (b"channel=a&other=b", "fields that its page does not have"),
         (b"&".join([b"channel=a"] * 1000), "not a form"),

@@ -118,11 +118,11 @@ def parse_form(data: bytes) -> dict[str, str]:
             max_num_fields=len(_FORM_FIELDS),
         )
     except ValueError:
-        msg = "The body is not a form in UTF-8."
+        msg = "The body is not a form in UTF-8. A program sends JSON, as application/json."
         raise InvalidBodyError(msg) from None
     fields = dict(pairs)
     if len(fields) != len(pairs) or not fields.keys() <= _FORM_FIELDS:
-        msg = "The form has fields that its page does not have."
+        msg = "The form has fields that its page does not have. A program sends JSON, as application/json."
         raise InvalidBodyError(msg)
     return fields
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from faststream_adapters._compat.faststream import is_subscriber
 from faststream_adapters._lifecycle.managed import ManagedBroker
 from faststream_adapters._lifecycle.targets import TargetView
 
-from .body import Body
+from .body import MAX_DESTINATION, Body
 from .sample import Sample, sample_of
 from .validation import Validator
 
@@ -152,6 +153,19 @@ class Channels:
             msg = f"This can mean {names}: name one of these"
             raise AmbiguousChannelError(msg)
         return found[0] if found else None
+
+    def hint(self, unknown: str) -> str:
+        """Return a sentence that names the channel which an unknown name may mean, or an empty string."""
+        if len(unknown) > MAX_DESTINATION:
+            # Comparing a long text takes time.
+            return ""
+        channels = [each for each in self.all() if not each.reason]
+        for each in channels:
+            if each.is_pattern and each.arguments(unknown) is not None:
+                return f" {each.name} covers it: send that as channel, and this as destination."
+        forms = {form: each.name for each in channels for form in (each.address, each.name)}
+        close = get_close_matches(unknown, forms, n=1)
+        return f" Did you mean {forms[close[0]]!r}?" if close else ""
 
     def _current(self) -> dict[str, Channel]:
         # A handler may be added to a subscriber, too. Compared by identity: this keeps the objects alive.

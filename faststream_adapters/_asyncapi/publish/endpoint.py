@@ -174,7 +174,8 @@ class _Publish(Endpoint):
         except AmbiguousChannelError as error:
             raise InvalidFieldError(str(error), ["channel"]) from None
         if channel is None:
-            raise _refuse(404, "The application declares no such channel.")
+            hint = self._channels.hint(body.channel)
+            raise _refuse(404, f"The application declares no such channel.{hint}")
         if channel.reason:
             raise InvalidFieldError(channel.reason, ["channel"])
         _check_destination(channel, body.destination)
