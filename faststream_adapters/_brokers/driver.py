@@ -192,10 +192,11 @@ class Driver:
     def consuming_tasks(self, subscriber: Any) -> "Sequence[asyncio.Task[Any]]":
         """Return the tasks that a subscriber consumes with, without which it no longer consumes.
 
-        While it consumes, `running_tasks` is called only after one of them has ended.
+        While it consumes, `running_tasks` is called only after one of them has ended, or there are others.
 
         Returns:
-            Nothing if the client has no such tasks: then `running_tasks` is called every second.
+            Nothing if the client has no such tasks: then `running_tasks` is called every second. So it is in
+            a driver that overrides only `running_tasks`.
         """
         tasks: Sequence[asyncio.Task[Any]] = getattr(subscriber, "tasks", ())
         return tasks
@@ -206,8 +207,10 @@ class Driver:
 
     def expected_tasks(self, subscriber: Any) -> int:
         """Return how many tasks a subscriber that was just started needs."""
-        has_tasks = hasattr(subscriber, "tasks") or bool(self.consuming_tasks(subscriber))
-        return max(self.running_tasks(subscriber), int(has_tasks))
+        own = getattr(subscriber, "tasks", ())
+        # FastStream replaces its own tasks, but one of the client may have ended already.
+        ended = sum(task.done() and task not in own for task in self.consuming_tasks(subscriber))
+        return max(self.running_tasks(subscriber) + ended, int(hasattr(subscriber, "tasks")))
 
     def on_started(self, subscriber: Subscriber) -> None:
         """Prepare a started subscriber for a later drain; called repeatedly, so it must be idempotent."""

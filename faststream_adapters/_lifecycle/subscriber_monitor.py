@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -44,6 +44,7 @@ class _Watched:
 
     Args:
         tasks: How many tasks it consumes with, at least.
+        observed: The tasks whose end is observed.
         required: Whether it was started with the broker, so that it is watched also while it is stopped.
         reply: What the server last reported on its consumer.
         status: Whether it consumes, as it was last logged.
@@ -54,6 +55,7 @@ class _Watched:
     """
 
     tasks: int
+    observed: "list[asyncio.Task[Any]]" = field(default_factory=list)
     required: bool = False
     reply: Code | Mismatch = "ok"
     status: Code | Mismatch = "ok"
@@ -75,7 +77,8 @@ class SubscriberMonitor:
     that the application starts later is watched while it runs. One that is paused is not polled.
 
     A subscriber that consumes is settled. It is polled again after the end of one of its tasks, which a stop
-    causes too, or after another reply of the server. The others are polled every second.
+    causes too, or after another reply of the server, or when it consumes with other tasks: those of before a
+    restart may run on, as for a handler in a thread. The others are polled every second.
 
     Invariant: `fault` is the fault of a watched subscriber, if any has one. It is up to a second old: a
     subscriber that was stopped meanwhile has none any more. A settled subscriber has none.
@@ -94,8 +97,6 @@ class SubscriberMonitor:
         """The subscribers that must not consume; `Consumption` changes them."""
         self._watched: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
         self._unsettled: WeakKeyDictionary[Subscriber, _Watched] = WeakKeyDictionary()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        """The tasks whose end is observed."""
         self._locks: WeakKeyDictionary[Subscriber, asyncio.Lock] = WeakKeyDictionary()
 
     def code(self, subscriber: Subscriber) -> Code:
@@ -140,7 +141,6 @@ class SubscriberMonitor:
         """Watch no subscriber any more."""
         self._watched.clear()
         self._unsettled.clear()
-        self._tasks.clear()
         self.fault = None
 
     def on_resumed(self, subscriber: Subscriber) -> None:
@@ -177,13 +177,14 @@ class SubscriberMonitor:
 
         Args:
             ask_server: Whether to ask the server about the consumers too, and to look for subscribers that
-                the application has started.
+                the application has started, or restarted.
         """
         # FastStream replaces a task that has failed, but only in the iteration after it has ended.
         await asyncio.sleep(0)
         if ask_server:
             self._watch_running()
             await self._ask_server()
+            self._unsettle_restarted()
         for subscriber, watched in list(self._unsettled.items()):
             if subscriber.running or watched.required or watched.restarting:
                 self._update(subscriber, watched)
@@ -289,18 +290,23 @@ class SubscriberMonitor:
         if subscriber.running and status != "paused":
             # The application may have stopped and started it since the last poll.
             self.driver.on_started(subscriber)
-        if status != "ok" or not (tasks := self.driver.consuming_tasks(subscriber)):
+        tasks = self.driver.consuming_tasks(subscriber)
+        if status != "ok" or not tasks or not _is_shown_by_tasks(self.driver):
             self._unsettled[subscriber] = watched
             return
         self._unsettled.pop(subscriber, None)
-        observed = {task for task in tasks if not task.done()} - self._tasks
-        self._tasks |= observed
-        for task in observed:
-            task.add_done_callback(partial(self._on_end, subscriber))
+        new, watched.observed = set(tasks).difference(watched.observed), list(tasks)
+        for task in new:
+            if not task.done():
+                task.add_done_callback(partial(self._on_end, subscriber))
 
-    def _on_end(self, subscriber: Subscriber, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+    def _on_end(self, subscriber: Subscriber, _: asyncio.Task[Any]) -> None:
         self._unsettle(subscriber)
+
+    def _unsettle_restarted(self) -> None:
+        for subscriber, watched in self._watched.items():
+            if self.driver.consuming_tasks(subscriber) != watched.observed:
+                self._unsettled[subscriber] = watched
 
     def _unsettle(self, subscriber: Subscriber) -> None:
         # It may have been removed meanwhile.
@@ -339,6 +345,12 @@ class SubscriberMonitor:
     def _choose_fault(self) -> None:
         faults = (watched.fault for watched in self._unsettled.values())
         self.fault = next((fault for fault in faults if fault is not None), None)
+
+
+def _is_shown_by_tasks(driver: Driver) -> bool:
+    """Return whether `running_tasks` changes only with the tasks; a driver may count something else."""
+    kind = type(driver)
+    return kind.running_tasks is Driver.running_tasks or kind.consuming_tasks is not Driver.consuming_tasks
 
 
 def _code(subscriber: Subscriber, watched: _Watched) -> Code:

@@ -20,6 +20,7 @@ from faststream_adapters._brokers.codes import Code
 from faststream_adapters._brokers.nats import driver as nats_driver
 from faststream_adapters._lifecycle import subscriber_monitor, supervisor
 from faststream_adapters._lifecycle.managed import managed_broker
+from faststream_adapters._utils.tasks import uninterrupted
 from tests.harness.clients import client, eventually_status, status
 from tests.harness.servers.nats import NatsFactory, NatsServer
 from tests.harness.waiting import eventually
@@ -312,6 +313,53 @@ async def test_a_subscriber_that_the_application_restarted_is_supervised(
         await supervised.step(3)
         await broker.publish("cancel", "jobs")
         await eventually(lambda: managed_broker(broker).subscriber_fault() == "task_failed")
+
+
+async def test_a_restarted_subscriber_is_supervised_while_an_old_handler_has_not_ended(
+    nats: NatsServer,
+) -> None:
+    broker = NatsBroker(nats.url, logger=None)
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def handle(message: str) -> None:
+        await cancel_itself(message)
+        started.set()
+        # Like a handler that runs in a thread, which is not cancelled.
+        await uninterrupted(release.wait())
+
+    subscriber = broker.subscriber("jobs")
+    subscriber(handle)
+    async with BrokerLifespan(broker, supervise=False):
+        supervised = Supervised(broker)
+        await supervised.step(3)
+        await broker.publish("slow", "jobs")
+        await started.wait()
+        await subscriber.stop()
+        await subscriber.start()
+        await supervised.step(3)
+        try:
+            await broker.publish("cancel", "jobs")
+            await eventually(lambda: managed_broker(broker).subscriber_fault() == "task_failed")
+        finally:
+            release.set()
+
+
+async def test_each_subscriber_that_needs_a_shared_task_is_faulty_after_its_end(nats: NatsServer) -> None:
+    broker = NatsBroker(nats.url, logger=None)
+    for subject in ("jobs", "news"):
+        broker.subscriber(subject)(print)
+    shared = asyncio.create_task(asyncio.Event().wait())
+
+    class Shared(nats_driver.NatsDriver):
+        def consuming_tasks(self, subscriber: Any) -> list[asyncio.Task[Any]]:
+            return [*super().consuming_tasks(subscriber), shared]
+
+    managed = managed_broker(broker)
+    managed.driver.__class__ = Shared
+    async with BrokerLifespan(broker, supervise=False):
+        await eventually(lambda: managed.monitor.last_server_check > 0.0)
+        shared.cancel()
+        await eventually(lambda: set(managed.monitor.faults) == set(broker.subscribers))
 
 
 async def test_a_subscriber_that_is_added_later_is_monitored_while_it_runs(nats_js: NatsServer) -> None:

@@ -497,6 +497,21 @@ async def test_a_group_member_whose_coordination_task_ended_is_replaced(server: 
         await _wait_for_restart(service, "task_failed")
 
 
+@pytest.mark.usefixtures("fast_supervision")
+async def test_a_consumer_whose_background_task_ended_before_it_was_supervised_is_replaced(
+    server: KafkaServer,
+) -> None:
+    service = Service("kafka", server.url, subscriber={})
+    async with service.lifespan:
+        later = service.broker.subscriber("later")
+        later(service.handle)
+        await later.start()
+        consumer = later.consumer
+        consumer._fetcher._fetch_task.cancel()
+        await asyncio.wait((consumer._fetcher._fetch_task,))
+        await eventually(lambda: later.running and later.consumer not in {None, consumer}, 20.0)
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "topic": {},
     "batch": {"batch": True, "batch_timeout_ms": 50},

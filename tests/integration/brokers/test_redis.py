@@ -167,6 +167,23 @@ def calls(admin: Redis, command: str) -> int:
     return sum(stats[name]["calls"] for name in stats if name.startswith(f"cmdstat_{command}"))
 
 
+async def test_a_driver_may_count_the_tasks_of_a_subscriber_otherwise(server: RedisServer) -> None:
+    alive = True
+
+    class Counting(RedisDriver):
+        def running_tasks(self, subscriber: Any) -> int:
+            return super().running_tasks(subscriber) if alive else 0
+
+    service = Service(server.url, "list")
+    service.driver.__class__ = Counting
+    async with service.lifespan:
+        await eventually(lambda: managed_broker(service.broker).monitor.last_server_check > 0.0)
+        alive = False
+        await service.eventually_code("task_failed")
+        alive = True
+        await service.eventually_code("ok")
+
+
 @each_source
 async def test_a_subscriber_whose_task_ended_is_restarted(
     server: RedisServer,
