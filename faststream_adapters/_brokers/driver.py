@@ -55,7 +55,7 @@ class Driver:
     - single subscribers: `pause`, `resume`
     - names: `destination`, `group`
     - publishing over HTTP: `supports_publishing`, `supports_patterns`, `publish_arguments`,
-      `is_returned`, `supports_request`, `send_request`, `is_reserved_header`
+      `is_returned`, `supports_request`, `send_request`, `is_confirmation`, `is_reserved_header`
     - warnings about several workers: `is_load_balanced`, `load_balancing_hint`, `client_id`
 
     Concurrency: all members are called in the event loop that the client belongs to. `connect`, `drain`,
@@ -267,6 +267,10 @@ class Driver:
         """
         broker: Any = self.broker
         return await broker.request(message, **arguments)
+
+    def is_confirmation(self, reply: Any) -> bool:  # noqa: ARG002 (for servers that confirm a request)
+        """Return whether a reply is one of the server itself, not of the subscriber."""
+        return False
 
     def is_reserved_header(self, name: str) -> bool:
         """Return whether a header of a message means something to the broker or to FastStream.

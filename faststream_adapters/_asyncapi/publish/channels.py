@@ -15,7 +15,7 @@ from .body import MAX_DESTINATION, Body
 from .sample import Sample, sample_of
 from .validation import Validator
 
-__all__ = ("AmbiguousChannelError", "Channel", "Channels", "ReturnedError")
+__all__ = ("AmbiguousChannelError", "Channel", "Channels", "ConfirmedError", "ReturnedError")
 
 _NO_DRIVER = "The driver of this broker does not support publishing."
 _PATTERN = "This channel is a pattern of topics. Only its consumer knows which of them it consumes by now."
@@ -27,6 +27,10 @@ class AmbiguousChannelError(Exception):
 
 class ReturnedError(Exception):
     """The server has returned the message, because nothing receives it."""
+
+
+class ConfirmedError(Exception):
+    """The server has confirmed the message, and so the reply of the subscriber is lost."""
 
 
 class Channel:
@@ -109,11 +113,14 @@ class Channel:
         Raises:
             BrokerNotUpError: The broker is not up.
             ReturnedError: The server has returned the message.
+            ConfirmedError: The message is published, but its reply is lost.
         """
         arguments = self.arguments(body.destination)
         options = {**(arguments or {}), "headers": dict(body.headers), "correlation_id": correlation_id}
         if self.replies:
             reply = await self.managed.driver.send_request(body.message, **{**options, "timeout": seconds})
+            if self.managed.driver.is_confirmation(reply):
+                raise ConfirmedError
             return await reply.decode()
         # A publisher adds the headers, the key and the other options that it declares.
         sender: Any = self.managed.broker if self.is_consumed else self.endpoint

@@ -21,7 +21,7 @@ from faststream_adapters._utils.options import accepts, complete
 from faststream_adapters._utils.redaction import redact
 
 from .body import FORM, JSON, Body, InvalidBodyError, InvalidFieldError, form_body, parse_form, parse_json
-from .channels import AmbiguousChannelError, Channel, Channels, ReturnedError
+from .channels import AmbiguousChannelError, Channel, Channels, ConfirmedError, ReturnedError
 from .guard import PageToken, is_authorized, is_foreign
 from .options import PublishKeywords
 from .outcome import Outcome
@@ -191,6 +191,9 @@ class _Publish(Endpoint):
                 reply = await channel.publish(body, correlation_id, seconds)
         except IncorrectState:
             return Outcome(503, "The broker is not up. Nothing was published.", channel, correlation_id)
+        except ConfirmedError:
+            detail = "Published. The server's confirmation came instead of the subscriber's reply."
+            return Outcome(200, detail, channel, correlation_id, published=True)
         except ReturnedError:
             detail = "The server has returned the message, because no queue receives it."
             return Outcome(502, detail, channel, correlation_id)

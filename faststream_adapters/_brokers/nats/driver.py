@@ -198,6 +198,10 @@ class NatsDriver(Driver):
     def supports_request(self, subscriber: Any) -> bool:  # noqa: ARG002 (each of them)
         return True
 
+    def is_confirmation(self, reply: Any) -> bool:
+        # A stream that stores the subject replies before a subscriber. FastStream's replies have headers.
+        return not reply.headers and reply.body.startswith((b'{"stream":', b'{"error":'))
+
     def is_reserved_header(self, name: str) -> bool:
         # With these the server deletes, delays or drops messages.
         return name.startswith("nats-") or super().is_reserved_header(name)

@@ -17,6 +17,7 @@ from faststream.mqtt import MQTTBroker, QoS
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.rabbit import ExchangeType, QueueType, RabbitExchange, RabbitQueue
 from faststream.redis import ListSub, StreamSub
+from nats.js.api import DiscardPolicy
 
 from faststream_adapters import BrokerLifespan, make_publish_asgi
 from faststream_adapters._brokers.patterns import redis_covers
@@ -206,6 +207,31 @@ async def test_a_jetstream_subscriber_gets_the_message_through_its_stream(nats_j
             await handled.wait()
         state = (await (await broker.connect()).jetstream().stream_info(name)).state
         assert state.messages == 1
+
+
+async def test_the_confirmation_of_a_stream_is_not_taken_for_the_reply(nats_js: NatsServer) -> None:
+    broker = NatsBroker(nats_js.url)
+    handled: list[int] = []
+    name = uuid.uuid4().hex
+
+    @broker.subscriber(name)
+    async def double(number: int) -> int:
+        handled.append(number)
+        return 2 * number
+
+    async with _running(broker) as http:
+        jetstream = (await broker.connect()).jetstream()
+        await jetstream.add_stream(name=name, subjects=[name], max_msgs=1, discard=DiscardPolicy.NEW)
+        # The stream stores the first message, and refuses the second one.
+        for number in (1, 2):
+            response = await http.post("/", json={"channel": name, "message": number})
+            result = response.json()
+            assert (response.status_code, result["published"], result["reply"]) == (200, True, None)
+            assert "confirmation came instead of the subscriber's reply" in result["detail"]
+        await eventually(lambda: handled == [1, 2])
+        await jetstream.delete_stream(name)
+        response = await http.post("/", json={"channel": name, "message": 3})
+        assert response.json()["reply"] == 6
 
 
 async def test_a_stream_that_is_gone_is_502(nats_js: NatsServer) -> None:
