@@ -13,7 +13,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 
 from faststream_adapters import BrokerLifespan
 from faststream_adapters._lifecycle.managed import managed_broker
-from tests.docs.blocks import at_nats, code_blocks, curl, load, python_blocks, served
+from tests.docs.blocks import at_nats, code_blocks, curl, load, python_blocks, served, wait_until
 from tests.harness.clients import client as unstarted
 
 if TYPE_CHECKING:
@@ -96,6 +96,25 @@ async def test_the_guarded_route_answers_503_while_the_broker_cannot_do_it(
             response = await client.post(f"{path}/{change}", headers=key)
             assert response.status_code == 503
             assert "works while the lifespan runs" in response.json()["detail"]
+
+
+async def test_the_guarded_route_responds_while_the_server_is_frozen_and_the_change_is_made_later(
+    nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPERATOR_KEY", "secret")
+    code = BLOCKS[ROUTE].code.replace("timeout(5)", "timeout(0.1)")
+    module = load(at_nats(code, nats.url), tmp_path)
+    async with served(module.app) as client:
+        nats.freeze()
+        response = await client.post("/subscribers/accept_order/pause", headers={"X-Operator-Key": "secret"})
+        assert response.status_code == 504
+        nats.thaw()
+
+        async def paused() -> bool:
+            [info] = module.router.broker_lifespan.subscribers
+            return bool(info.code == "paused")
+
+        await wait_until(paused)
 
 
 async def test_green_takes_over_from_blue_without_losing_or_repeating_a_message(
