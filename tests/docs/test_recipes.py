@@ -99,6 +99,9 @@ async def test_tenants_start_and_stop_while_the_service_runs(
         for tenant, url in urls.items():
             await module.tenants.start(tenant, url)
         await eventually(client, "/tenants", {"acme": "running", "globex": "running"})
+        for lifespan in module.tenants.lifespans.values():
+            # After this round trip, its server has registered the subscription.
+            assert [await broker.ping(5.0) for broker in lifespan.brokers] == [True]
         for tenant, broker in brokers.items():
             await broker.publish(f"tea of {tenant}", "orders")
 
