@@ -275,9 +275,14 @@ class RedisDriver(Driver):
             for sentinel in sentinels:
                 # redis-py would try a lost sentinel for seconds before it asks the next one.
                 sentinel.set_retry(Retry(NoBackoff(), 0))
-        connection = self._check_connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
+        # The application may have stopped the broker itself, which closes only the pool.
+        await self._close_check_connection()
+        connection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
         try:
-            await self.check()
+            async with asyncio.timeout(PING_TIMEOUT):
+                await _send_ping(client, connection)
+            # The new pool has no lost connections.
+            self._last_check_failed = False
         except MasterNotFoundError as error:
             if (failure := await _common_failure(sentinels)) is None:
                 # The text describes the client of each sentinel at length.
@@ -291,6 +296,10 @@ class RedisDriver(Driver):
         except ResponseError as error:
             # The error text of a server older than Redis 6 contains the AUTH command that it rejects.
             raise type(error)(str(error).partition(", with args")[0]) from None
+        finally:
+            # Not before: if the application starts the broker again, supervision may check it meanwhile, and
+            # two checks on one connection would read each other's replies.
+            self._check_connection = connection
         # None means no timeout.
         self._socket_timeout = connection.socket_timeout or math.inf
         if consume:
@@ -382,13 +391,16 @@ class RedisDriver(Driver):
         for subscriber in self.broker.subscribers:
             # The reader refers to its task and to its last error, whose frames keep the connection alive.
             private.restore_get_msgs(subscriber)
-        connection, self._check_connection = self._check_connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        await self._close_check_connection()
         if client is not None:
             # FastStream does not close the connections to the sentinels.
             closing = [sentinel.aclose() for sentinel in _sentinels(client)]
             await asyncio.gather(*closing, return_exceptions=True)
+
+    async def _close_check_connection(self) -> None:
+        connection, self._check_connection = self._check_connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
 
 
 def _original(error: RedisError) -> OSError | None:

@@ -167,6 +167,19 @@ def calls(admin: Redis, command: str) -> int:
     return sum(stats[name]["calls"] for name in stats if name.startswith(f"cmdstat_{command}"))
 
 
+async def test_the_application_starts_a_broker_again_while_supervision_checks_it(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.0)
+    service = Service(server.url, "list")
+    async with service.lifespan:
+        for number in range(5):
+            await service.broker.stop()
+            await service.broker.start()
+            await service.publish_until_received(number)
+        await service.eventually_code("ok")
+
+
 async def test_a_driver_may_count_the_tasks_of_a_subscriber_otherwise(server: RedisServer) -> None:
     alive = True
 
