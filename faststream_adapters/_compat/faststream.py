@@ -51,6 +51,7 @@ __all__ = (
     "graceful_timeout",
     "guard_producers",
     "guard_start",
+    "guard_stop",
     "handler_name",
     "handlers_of",
     "injected",
@@ -344,6 +345,17 @@ def guard_start(broker: Broker, guard: Callable[[Callable[[], Awaitable[None]]],
     """
     if getattr(broker.start, "func", None) != guard:
         vars(broker)["start"] = partial(guard, broker.start)
+
+
+def guard_stop(broker: Broker, guard: Callable[..., Awaitable[None]]) -> None:
+    """Let a function decide what `broker.stop()` does.
+
+    Args:
+        broker: The broker.
+        guard: Called with the broker's own method, and with the arguments for it.
+    """
+    if getattr(broker.stop, "func", None) != guard:
+        vars(broker)["stop"] = partial(guard, broker.stop)
 
 
 def producer_of(broker: Broker) -> Any:

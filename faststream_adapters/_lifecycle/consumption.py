@@ -172,7 +172,7 @@ class Consumption:
         """Return whether a subscriber has to be changed now."""
         if not self._managed.up or not self._managed.owners:
             return False
-        if not is_connected(self._managed.broker):
+        if self._managed.is_stopping or not is_connected(self._managed.broker):
             # The application has stopped it. A Kafka subscriber would start, and once more with its broker.
             return False
         if subscriber in self.paused:

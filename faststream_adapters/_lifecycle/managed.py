@@ -16,6 +16,7 @@ from faststream_adapters._compat.faststream import (
     Broker,
     Subscriber,
     guard_start,
+    guard_stop,
     handler_name,
     is_connected,
     is_in_memory,
@@ -135,6 +136,8 @@ class ManagedBroker:
         """Whether the service works without this broker."""
         self.in_memory = False
         """Whether it was started under a TestBroker: nothing is contacted, supervised or waited for."""
+        self._stops = 0
+        """How many calls of the broker's `stop()` have not ended."""
         self._runner = self.driver
         """The driver that starts and stops the broker."""
         self._warned_of_owners = False
@@ -530,6 +533,18 @@ class ManagedBroker:
         await self.consumption.start(start)
         self.update_publishing()
 
+    async def _stop(self, stop: Callable[..., Awaitable[None]], *args: Any, **kwargs: Any) -> None:
+        self._stops += 1
+        try:
+            await stop(*args, **kwargs)
+        finally:
+            self._stops -= 1
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the application is stopping the broker, which must not be restarted meanwhile."""
+        return self._stops > 0
+
     def _reset(self) -> None:
         self.up, self.error = False, None
         self._declared = asyncio.Event()
@@ -578,6 +593,7 @@ class ManagedBroker:
                     if not self.in_memory:
                         self.monitor.on_started()
                         guard_start(self.broker, self._start_again)
+                        guard_stop(self.broker, self._stop)
                     self.up, self.error = True, None
                     ended.set()
                     if consume and not self.in_memory:

@@ -79,7 +79,7 @@ class Supervisor:
 
     async def _step(self) -> None:
         checks = self._managed.broker_check
-        if not self._driver.has_client:
+        if not self._driver.has_client or self._managed.is_stopping:
             # The driver sees no client, or the application has stopped the broker: it must not be restarted.
             self._last_healthy = monotonic()
             if self._settings.optional:
@@ -118,7 +118,7 @@ class Supervisor:
 
     def _may_restart(self, seconds: float) -> bool:
         """Return whether a broker that has been lost for this long may be restarted now."""
-        if not self._driver.is_closed and seconds < PATIENCE:
+        if self._managed.is_stopping or (not self._driver.is_closed and seconds < PATIENCE):
             return False
         return self._managed.is_idle or seconds >= PATIENCE + HANDLERS_TIMEOUT
 

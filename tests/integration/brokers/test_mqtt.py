@@ -247,6 +247,22 @@ async def test_one_of_two_subscribers_of_a_topic_gets_everything(any_server: Mqt
     assert service.handled == [1]
 
 
+async def test_supervision_does_not_restart_a_broker_that_the_application_stops(
+    server: MqttServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CHECK_INTERVAL", 0.0)
+    broker = MQTTBroker(server.url, version=server.version)
+    received: asyncio.Queue[str] = asyncio.Queue()
+    broker.subscriber("jobs")(received.put)
+    async with BrokerLifespan(broker):
+        for _ in range(5):
+            await broker.stop()
+            await broker.start()
+            await broker.publish("", "jobs")
+            await received.get()
+        assert managed_broker(broker).restarts == 0
+
+
 async def test_consume_false_connects_and_publishes_without_consuming(any_server: MqttServer) -> None:
     service = Service(any_server)
     service.use(BrokerLifespan(service.broker, consume=False))

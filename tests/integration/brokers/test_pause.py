@@ -501,6 +501,26 @@ async def test_what_is_resumed_while_the_application_has_stopped_the_broker_star
         assert sorted(service.handled) == sorted(set(service.handled))
 
 
+@pytest.mark.parametrize("name", ["nats", pytest.param("kafka", marks=pytest.mark.full)])
+async def test_what_is_resumed_while_the_application_stops_the_broker_starts_with_it_once(
+    service_of: Callable[[str], Service], name: str
+) -> None:
+    service = service_of(name)
+    async with service.lifespan:
+        await service.lifespan.pause("handle")
+        stopping = asyncio.create_task(service.broker.stop())
+        # It begins.
+        await asyncio.sleep(0)
+        await service.lifespan.resume("handle")
+        assert service.code == "stopped"
+        await stopping
+        await service.broker.start()
+        await eventually(lambda: service.code == "ok")
+        await service.publish_and_handle(1)
+        await service.publish_and_handle(2)
+        assert sorted(service.handled) == sorted(set(service.handled))
+
+
 async def test_the_last_of_concurrent_calls_counts(service: Service) -> None:
     pause, resume = service.lifespan.pause, service.lifespan.resume
     service.may_finish.clear()
