@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-LIMIT = 0.1
-"""Seconds for which the event loop may be blocked."""
+LIMIT = 0.1 if sys.gettrace() is None else 0.5
+"""Seconds for which the event loop may be blocked; more while coverage traces, which slows all threads."""
 
 _TICK = 0.01
 """Seconds between two checks of the event loop."""
@@ -55,11 +55,14 @@ class LoopWatch:
         self._timer.cancel()
 
     def _tick(self) -> None:
-        now, waited = time.monotonic(), self._waits.total()
-        blocked = now - self._last_tick - _TICK - (waited - self._last_waited)
+        blocked = time.monotonic() - self._last_tick - _TICK
+        if blocked > LIMIT:
+            # Only now: the file of each thread is read, and in a busy process each file takes a turn of the
+            # interpreter lock, which would block the event loop itself.
+            blocked -= self._waits.total() - self._last_waited
         if blocked > LIMIT:
             self.stalls.append(f"blocked for {blocked:.2f} s in\n{self._stack}")
-        self._last_tick, self._last_waited, self._stack = now, waited, ""
+        self._last_tick, self._last_waited, self._stack = time.monotonic(), self._waits.last, ""
         self._timer = self._loop.call_later(_TICK, self._tick)
 
     def _sample(self) -> None:
@@ -77,6 +80,8 @@ class ProcessorWaits:
     def __init__(self) -> None:
         self._nanoseconds: dict[Path, int] = {}
         self._ended = 0
+        self.last = 0.0
+        """What `total` has returned last."""
         self._lock = threading.Lock()
 
     def total(self) -> float:
@@ -92,7 +97,8 @@ class ProcessorWaits:
                 waited for thread, waited in self._nanoseconds.items() if current.get(thread, -1) < waited
             )
             self._nanoseconds = current
-            return (self._ended + sum(current.values())) / 1e9
+            self.last = (self._ended + sum(current.values())) / 1e9
+            return self.last
 
 
 @asynccontextmanager

@@ -43,7 +43,7 @@ async def test_a_stall_that_does_not_recur_is_no_failure() -> None:
         nonlocal runs
         runs += 1
         if runs == 1:
-            time.sleep(0.2)  # noqa: ASYNC251 (what the watch must find)
+            time.sleep(1.0)  # noqa: ASYNC251 (what the watch must find)
         await asyncio.sleep(0.02)
 
     await assert_never_blocks(block_once)
