@@ -4,17 +4,17 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.harness.servers.nats import NatsServer
 
-from .measure import Goal, Row, unless_quick
+from .measure import Contender, Goal, Row, unless_quick
 from .under_load import ROOT
 
 ROUNDS = unless_quick(4)
-KINDS = ("plain", "adapters")
+_COLUMNS: Mapping[str, Contender] = {"plain": "bare", "peer": "upstream", "adapters": "adapters"}
 IDLE_GOAL = 5
 """Milliseconds of CPU per second, over plain FastStream, at 400 subscribers."""
 
@@ -43,6 +43,11 @@ class Service:
     def has_goals(self) -> bool:
         """Whether goals apply to what is measured."""
         return self.transport == "core" and self.brokers == 1
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of application that can have this size."""
+        return ("plain", "peer", "adapters") if self.brokers == 1 else ("plain", "adapters")
 
     @asynccontextmanager
     async def process(self, kind: str) -> AsyncIterator["Steps"]:
@@ -73,9 +78,10 @@ class Service:
         return [ours - plain for ours, plain in zip(self.of(name), self.of(name, "plain"), strict=True)]
 
     def compared(self, what: str, unit: str, name: str, goals: tuple[Goal, ...] = ()) -> Row:
-        """Return a row that compares a measurement with plain FastStream's."""
-        row = Row(f"{what}, {self}", unit, goals)
-        row.values = {"bare": self.of(name, "plain"), "adapters": self.of(name)}
+        """Return a row that compares a measurement with plain FastStream's and with the other package's."""
+        other = " (upstream: faststream-fastapi)" if "peer" in self.kinds else ""
+        row = Row(f"{what}, {self}{other}", unit, goals)
+        row.values = {column: self.of(name, kind) for kind, column in _COLUMNS.items() if kind in self.kinds}
         return row
 
     def alone(self, what: str, unit: str, name: str, limit: float | None = None) -> Row:
@@ -123,7 +129,7 @@ class Steps:
 
 SERVICES = [
     *(Service("core", subscribers) for subscribers in (1, 100, 400, 1_000)),
-    *(Service("jetstream", subscribers) for subscribers in (1, 100, 400)),
+    *(Service("jetstream", subscribers) for subscribers in (1, 100, 400, 1_000)),
     *(Service("core", 50, brokers) for brokers in (3, 8)),
 ]
 
@@ -168,7 +174,9 @@ async def _measure_round(services: Iterable[Service]) -> None:
     """Measure services of every kind: while they are idle all of them together, and else one at a time."""
     async with AsyncExitStack() as stack:
         processes = [
-            await stack.enter_async_context(service.process(kind)) for service in services for kind in KINDS
+            await stack.enter_async_context(service.process(kind))
+            for service in services
+            for kind in service.kinds
         ]
         for each in processes:
             await each.done()

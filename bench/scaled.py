@@ -1,8 +1,8 @@
 """Run a service with many subscribers in a separate process, measure it, and print the results as JSON.
 
-Arguments: the kind of application, `plain` (`FastStream.start()`) or `adapters` (this package with every
-endpoint and statistics); the transport, `core` or `jetstream`; the URL of the NATS server; the number of
-subscribers of each broker; the number of brokers.
+Arguments: the kind of application, `plain` (`FastStream.start()`), `peer` (faststream-fastapi, which has one
+broker) or `adapters` (this package with every endpoint and statistics); the transport, `core` or `jetstream`;
+the URL of the NATS server; the number of subscribers of each broker; the number of brokers.
 
 It measures in three steps: starts and stops, the idle application, and responses. Before each step it prints
 a line and waits for one, so that of several processes only one at a time measures what takes CPU time.
@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import psutil
 import uvloop
@@ -89,9 +90,15 @@ async def measure(kind: str, transport: str, url: str, subscribers: int, count: 
     """Start the application, measure it, and stop it."""
     wait_for_turn()
     made = brokers(transport, url, subscribers, count)
-    run: Callable[[], AbstractAsyncContextManager[None]]
+    run: Callable[[], AbstractAsyncContextManager[Any]]
     if kind == "plain":
         run = partial(_plain, FastStream(*made, logger=None))
+    elif kind == "peer":
+        from asgi_lifespan import LifespanManager
+        from fastapi import FastAPI
+        from faststream_fastapi import FastStreamAPI
+
+        run = partial(LifespanManager, FastStreamAPI(made[0], application=FastAPI()))
     else:
         from prometheus_client import CollectorRegistry
 
