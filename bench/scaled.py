@@ -98,7 +98,8 @@ async def measure(kind: str, transport: str, url: str, subscribers: int, count: 
         from fastapi import FastAPI
         from faststream_fastapi import FastStreamAPI
 
-        run = partial(LifespanManager, FastStreamAPI(made[0], application=FastAPI()))
+        peer = FastStreamAPI(made[0], application=FastAPI())
+        run = partial(LifespanManager, peer, startup_timeout=None, shutdown_timeout=None)
     else:
         from prometheus_client import CollectorRegistry
 
