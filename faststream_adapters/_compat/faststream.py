@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from copy import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
 from faststream._internal import _compat as libraries
 from faststream._internal.application import Application, catch_startup_validation_error
@@ -49,9 +49,8 @@ __all__ = (
     "dependencies_of",
     "forget_connection",
     "graceful_timeout",
+    "guard_method",
     "guard_producers",
-    "guard_start",
-    "guard_stop",
     "handler_name",
     "handlers_of",
     "injected",
@@ -336,26 +335,19 @@ def unguard_producers(broker: Broker) -> None:
             setattr(owner, name, producer.producer)
 
 
-def guard_start(broker: Broker, guard: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> None:
-    """Let a function decide what `broker.start()` does.
+def guard_method(
+    broker: Broker, name: Literal["start", "stop"], guard: Callable[..., Awaitable[None]]
+) -> None:
+    """Let a function decide what `broker.start()` or `broker.stop()` does.
 
     Args:
         broker: The broker.
-        guard: Called with the broker's own method.
-    """
-    if getattr(broker.start, "func", None) != guard:
-        vars(broker)["start"] = partial(guard, broker.start)
-
-
-def guard_stop(broker: Broker, guard: Callable[..., Awaitable[None]]) -> None:
-    """Let a function decide what `broker.stop()` does.
-
-    Args:
-        broker: The broker.
+        name: The name of the method.
         guard: Called with the broker's own method, and with the arguments for it.
     """
-    if getattr(broker.stop, "func", None) != guard:
-        vars(broker)["stop"] = partial(guard, broker.stop)
+    method = getattr(broker, name)
+    if getattr(method, "func", None) != guard:
+        vars(broker)[name] = partial(guard, method)
 
 
 def producer_of(broker: Broker) -> Any:

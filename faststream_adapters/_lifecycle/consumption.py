@@ -173,7 +173,7 @@ class Consumption:
         if not self._managed.up or not self._managed.owners:
             return False
         if self._managed.is_stopping or not is_connected(self._managed.broker):
-            # The application has stopped it. A Kafka subscriber would start, and once more with its broker.
+            # The application has stopped it. A Kafka subscriber would start now, and again with its broker.
             return False
         if subscriber in self.paused:
             return subscriber.running

@@ -15,8 +15,7 @@ from faststream_adapters._brokers.registry import driver_for
 from faststream_adapters._compat.faststream import (
     Broker,
     Subscriber,
-    guard_start,
-    guard_stop,
+    guard_method,
     handler_name,
     is_connected,
     is_in_memory,
@@ -592,8 +591,8 @@ class ManagedBroker:
                     self.broker_check.forget()
                     if not self.in_memory:
                         self.monitor.on_started()
-                        guard_start(self.broker, self._start_again)
-                        guard_stop(self.broker, self._stop)
+                        guard_method(self.broker, "start", self._start_again)
+                        guard_method(self.broker, "stop", self._stop)
                     self.up, self.error = True, None
                     ended.set()
                     if consume and not self.in_memory:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 from enum import Flag, auto
 from time import monotonic, time
-from types import TracebackType
 from typing import Any, Self
 
 from faststream import ContextRepo
@@ -136,12 +135,7 @@ class _Uncounted:
     def publish_scope(self, call_next: Any, cmd: Any) -> Any:
         return call_next(cmd)
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_val: BaseException | None = None,
-        exc_tb: TracebackType | None = None,
-    ) -> bool:
+    async def __aexit__(self, exc_type: type[BaseException] | None = None, *_: object) -> bool:
         return False
 
 
@@ -178,12 +172,7 @@ class _Counted(_Uncounted):
             self._counts.last_message_at = time()
         return call_next(msg)
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_val: BaseException | None = None,
-        exc_tb: TracebackType | None = None,
-    ) -> bool:
+    async def __aexit__(self, exc_type: type[BaseException] | None = None, *_: object) -> bool:
         if self._counts.started.pop(self, None) is None or exc_type is None:
             return False
         # FastStream's own exceptions are instructions, such as to acknowledge the message.

@@ -32,7 +32,7 @@ class KafkaServer(BrokerServer):
     Args:
         authentication: Whether clients have to log in. Users cannot be created, so every login is rejected;
             a `KafkaLogin` accepts some.
-        advertised: The address that clients are told, such as that of a proxy, instead of its own.
+        advertised: The address that clients are to use instead of its own, such as that of a proxy.
     """
 
     def __init__(self, *, authentication: bool = False, advertised: str | None = None) -> None:
